@@ -1,0 +1,139 @@
+"""The command line as typed, put in the order in which it means what the user expects.
+
+Configs come first, in their order, so that options win over them wherever they stand; a bare config name is looked up
+in `configs/`; the text to predict is taken as it is; a checkpoint brings its own model and data configuration.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+CONFIG, TEXT, CKPT = ("-c", "--config"), ("--data.text", "--data.init_args.text"), ("--ckpt_path",)
+VALUED = (*CONFIG, *TEXT, *CKPT, "--run_dir")
+
+
+class UsageError(ValueError):
+    """Something that was typed cannot be done; the message says what to type instead."""
+
+
+def arrange(argv: Sequence[str]) -> list[str]:
+    """Rewrite a command line for the parser.
+
+    Raises:
+        UsageError: a config or checkpoint that is not there.
+    """
+    place = next((i for i, word in enumerate(argv) if word in SUBCOMMANDS), None)
+    if place is None:
+        return list(argv)
+    subcommand = argv[place]
+    options = list(_options([*argv[:place], *argv[place + 1 :]]))
+    typed = {name: value for name, value in options if value is not None}
+    configs = [_find_config(value) for name, value in options if name in CONFIG and value is not None]
+    texts = [value for name, value in options if name in TEXT and value is not None]
+    rest = [word for name, value in options if name not in (*CONFIG, *TEXT, *CKPT) for word in _words(name, value)]
+    run_dir, ckpt = typed.get("--run_dir"), typed.get("--ckpt_path")
+    if ckpt is not None:
+        ckpt = _find_checkpoint(subcommand, ckpt, run_dir)
+    if subcommand == "fit":
+        if not configs and run_dir and ckpt:
+            configs = [str(Path(run_dir) / "config.yaml")]
+    elif ckpt is None:
+        raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
+    else:
+        configs = [_as_yaml(_checkpoint_config(ckpt, subcommand, options)), *configs]
+    if ckpt is not None:
+        rest.append(f"--ckpt_path={ckpt}")
+    if texts:
+        rest.append(f"--data.text={_as_yaml(texts)}")
+    return [subcommand, *(f"--config={config}" for config in configs), *rest]
+
+
+def _options(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Split into (option, value); words that are not one of the options in `VALUED` come as (word, None)."""
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
+        if name not in VALUED:
+            yield word, None
+        elif equals:
+            yield name, value
+        else:
+            value = next(remaining, None)
+            if value is None:
+                raise UsageError(f"{name} needs a value")
+            yield name, value
+
+
+def _words(name: str, value: str | None) -> list[str]:
+    return [name] if value is None else [f"{name}={value}"]
+
+
+def _find_config(value: str) -> str:
+    """An existing path, or a file of that name in `configs/`."""
+    folders = (Path("configs"), Path(__file__).parents[2] / "configs")
+    candidates = [Path(value), *(folder / value for folder in folders)]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        known = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
+        raise UsageError(f"no config {value}, neither here nor in configs/; there are: {', '.join(known)}")
+    return str(found)
+
+
+def _find_checkpoint(subcommand: str, value: str, run_dir: str | None) -> str | None:
+    """The file that is meant; `best` and `last` are those of the run directory."""
+    if value in ("best", "last"):
+        if run_dir is None:
+            raise UsageError(f"--ckpt_path {value} needs --run_dir: the directory of the run to continue")
+        path = Path(run_dir) / "checkpoints" / f"{value}.ckpt"
+        if subcommand == "fit" and not path.exists():
+            return None  # nothing to continue yet: begin
+    else:
+        path = Path(value)
+    if not path.is_file():
+        raise UsageError(f"no checkpoint {path}")
+    return str(path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint without running any code that it may hold.
+
+    Raises:
+        UsageError: the file is damaged or no checkpoint of this project.
+    """
+    import torch
+
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what it likes on damaged files
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
+    missing = {"hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "state_dict"} - set(checkpoint)
+    if missing:
+        raise UsageError(f"{path}: not a checkpoint of this project, it lacks {', '.join(sorted(missing))}")
+    return checkpoint
+
+
+def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
+    """The model and data configuration that a checkpoint was trained with, without its own corpus if one is given."""
+    checkpoint = read_checkpoint(path)
+    data = class_config(checkpoint["datamodule_hyper_parameters"])
+    forget = ["vectors"]
+    given = any(name.startswith(("--data.path", "--data.init_args.path")) for name, _ in options)
+    if given or subcommand == "predict":
+        forget += ["path", "text", "files", "token_column", "tag_column", "split"]
+    data["init_args"] |= {name: None for name in forget if name in data["init_args"]}
+    return {"model": class_config(checkpoint["hyper_parameters"]), "data": data}
+
+
+def class_config(hyper_parameters: dict[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters of a checkpoint in the form of a config: class_path and init_args."""
+    init_args = {k: v for k, v in hyper_parameters.items() if k not in ("_class_path", "_instantiator")}
+    return {"class_path": hyper_parameters["_class_path"], "init_args": init_args}
+
+
+def _as_yaml(value: Any) -> str:
+    """JSON that YAML reads as the same: what cannot be printed is escaped as YAML does."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c == " " or c.isprintable() else f"\\U{ord(c):08x}" for c in text)

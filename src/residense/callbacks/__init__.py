@@ -1,0 +1,1 @@
+"""What happens around training: progress, averaging, predictions, the final report."""

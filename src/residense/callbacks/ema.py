@@ -1,0 +1,45 @@
+"""Exponential moving average of the weights, used for validation and in checkpoints."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+
+
+class EMA(WeightAveraging):
+    """Averages the weights; validation and checkpoints see the average   (Polyak & Juditsky 1992).
+
+    Integer buffers are left alone, and before the first update validation sees the weights as they are.
+
+    Args:
+        decay: weight of the past in each step; null switches averaging off.
+    """
+
+    def __init__(self, decay: float | None = None):
+        super().__init__(use_buffers=False, avg_fn=get_ema_avg_fn(decay or 0.0))
+        self.decay = decay
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            pl_module.configure_model()
+            self._average_model = AveragedModel(pl_module, use_buffers=False, **self._kwargs)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._averaged():
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._averaged():
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._average_model = None  # later stages load their weights from a checkpoint
+
+    def _averaged(self) -> bool:
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0

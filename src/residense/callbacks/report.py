@@ -1,0 +1,73 @@
+"""The last thing a run says: scores by type, what they are held against, where everything is, what to type next."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
+from rich.table import Table
+
+from residense.data.cache import write_atomically
+
+STAGES = {"validate": "val", "test": "test"}
+
+
+class Report(L.Callback):
+    """Prints the scores of `validate` and `test`, and keeps them as JSON and as W&B tables.
+
+    Args:
+        run_dir: where the JSON goes; null keeps nothing.
+    """
+
+    def __init__(self, run_dir: Path | None = None):
+        self.run_dir = run_dir
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))
+        if results is None or not trainer.is_global_zero:
+            return
+        print_scores(results)
+        if self.run_dir is not None:
+            content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+            write_atomically(self.run_dir / f"{STAGES[stage]}.json", content.encode())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _log_tables(logger, STAGES[stage], results)
+
+
+def print_scores(results: dict[str, Any]) -> None:
+    """One table: a row for each type, one for all, one for each thing compared."""
+    table = Table()
+    table.add_column()
+    for name in ("precision", "recall", "F1", "entities"):
+        table.add_column(name, justify="right")
+    for kind, row in results["types"].items():
+        table.add_row(kind, *_cells(row))
+    table.add_section()
+    table.add_row("all (micro)", *_cells(results), style="bold")
+    for name, row in results.get("compared", {}).items():
+        table.add_row(name, *_cells(row))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"F1 {results['f1']!r}, macro {results['macro_f1']:.4f}, token accuracy {results['accuracy']:.4f}, "
+        f"improper sequences {results['improper']:.2%}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _cells(row: dict[str, float]) -> list[str]:
+    return [f"{100 * row[name]:.2f}" for name in ("precision", "recall", "f1")] + [f"{row['support']:,}"]
+
+
+def _log_tables(logger: WandbLogger, stage: str, results: dict[str, Any]) -> None:
+    rows = [[kind, *row.values()] for kind, row in results["types"].items()]
+    logger.log_table(f"{stage}/types", ["type", "precision", "recall", "f1", "support"], rows)
+    columns = [*results["names"], "(missed)"]
+    confusion = [
+        [name, *row] for name, row in zip([*results["names"], "(spurious)"], results["confusion"], strict=True)
+    ]
+    logger.log_table(f"{stage}/confusion", ["gold \\ predicted", *columns], confusion)

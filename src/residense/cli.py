@@ -1,0 +1,258 @@
+"""The command line: configs, run directory, loggers, checkpoints. `main.py` calls `main`."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse will drop
+
+import lightning as L
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+import residense.data.tagging
+import residense.tasks.tagging  # noqa: F401  (short class names are found among the classes that are imported)
+from residense.arguments import UsageError, arrange, class_config, read_checkpoint
+from residense.callbacks.ema import EMA
+from residense.callbacks.predictions import Predictions
+from residense.callbacks.progress import Bar, Lines
+from residense.callbacks.report import Report
+from residense.complaints import complaint
+from residense.messages import say
+from residense.run import has_wandb_login, is_terminal, record_run, run_directory
+from residense.tasks.base import Task
+
+PACKAGE = str(Path(__file__).parent)
+
+
+class Parser(LightningArgumentParser):
+    """Complains in a few lines, refuses abbreviations."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.logger = _dropped_options()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and the nearest valid name; exit with 2."""
+        raise UsageError(complaint(message, _option_names(self), _class_names()))
+
+
+def _dropped_options() -> logging.Logger:
+    """A logger that passes on one of the parser's remarks: options lost because their class was swapped."""
+    logger = logging.getLogger("residense.parser")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.addFilter(lambda record: "discarding init_args" in record.getMessage())
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+    return logger
+
+
+def _option_names(parser: LightningArgumentParser) -> set[str]:
+    own = {action.dest for action in parser._actions}
+    parameters = {name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"}
+    return own | parameters
+
+
+def _class_names() -> set[str]:
+    return {cls.__name__ for cls in _classes()}
+
+
+def _classes() -> list[type]:
+    import residense
+
+    return [item for item in (getattr(residense, name) for name in residense._HOME) if isinstance(item, type)]
+
+
+class CLI(LightningCLI):
+    """`python main.py fit|validate|test|predict`: LightningCLI with a run directory and honest checkpoints."""
+
+    def __init__(self, arguments: list[str]):
+        self.arguments = arguments
+        self.run_dir: Path | None = None
+        super().__init__(
+            Task,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,  # batches are shared out by the data module
+                "enable_autolog_hparams": False,
+                "enable_model_summary": False,
+            },
+            args=arrange(arguments),
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str, default="run", help="name of the run: runs/NAME/TIME-ID")
+        parser.add_argument("--run_dir", type=str | None, default=None, help="directory of the run, new or to continue")
+        parser.add_argument(
+            "--logger",
+            type=Literal["wandb", "csv", "none"],
+            default="wandb",
+            help="wandb: W&B (offline without a key) and CSV; csv: CSV alone; none",
+        )
+        parser.add_argument("--project", type=str, default="residense", help="W&B project")
+        parser.add_argument("--output", type=str | None, default=None, help="file for predictions, JSON lines")
+        parser.add_argument("--init_from", type=str | None, default=None, help="checkpoint to start the weights from")
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="test the best checkpoint after training")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/f1",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {"early_stopping.monitor": "val/f1", "early_stopping.mode": "max", "early_stopping.patience": 10}
+        )
+        parser.add_lightning_class_args(EMA, "ema")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave what was typed as it is: `arrange` put a checkpoint's configuration in front of it."""
+
+    def before_instantiate_classes(self) -> None:
+        options = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            self._refuse_what_would_be_lost(options)
+            self.run_dir = run_directory(options.name, options.run_dir)
+            options.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        elif options.run_dir:
+            self.run_dir = Path(options.run_dir)
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+
+    def _refuse_what_would_be_lost(self, options: Any) -> None:
+        """A resumed run keeps its model; a finished one is not overwritten."""
+        ckpt = options.get("ckpt_path")
+        if ckpt:
+            before = class_config(read_checkpoint(ckpt)["hyper_parameters"])
+            changed = _differences(before, options.model.as_dict())
+            if changed:
+                raise UsageError(
+                    f"a resumed run keeps its model, but {', '.join(changed[:3])} would change; "
+                    "leave that out, or begin a new run with --init_from"
+                )
+        elif options.run_dir and (Path(options.run_dir) / "checkpoints").exists() and "LOCAL_RANK" not in os.environ:
+            raise UsageError(f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        options = self.config_init[self.subcommand]
+        callbacks: list[L.Callback] = [Predictions(self._output(options)), Report(self.run_dir)]
+        if self.subcommand == "fit":
+            callbacks = [c for c in self._own_callbacks(options) if c is not None] + callbacks
+        if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
+            callbacks.append(Bar(leave=False) if is_terminal() else Lines())
+        config = {**options.trainer, **kwargs}
+        config["default_root_dir"] = self.run_dir or config.get("default_root_dir")
+        config["enable_checkpointing"] = self.subcommand == "fit" and config.get("enable_checkpointing") is not False
+        config["enable_progress_bar"] = config.get("enable_progress_bar") is not False and self.subcommand != "predict"
+        if config.get("logger") in (None, True):
+            config["logger"] = self._loggers(options) if self.run_dir else False
+        return self._instantiate_trainer(config, callbacks)
+
+    def _own_callbacks(self, options: Any) -> list[L.Callback | None]:
+        averaged = options.ema if options.ema.decay else None
+        checkpoint = None if options.trainer.enable_checkpointing is False else options.checkpoint
+        return [averaged, options.early_stopping, checkpoint]
+
+    def _output(self, options: Any) -> Path | None:
+        if options.output:
+            return Path(options.output)
+        return self.run_dir / "predictions.jsonl" if self.run_dir else None
+
+    def _loggers(self, options: Any) -> list[Logger] | Literal[False]:
+        assert self.run_dir is not None
+        if options.logger == "none":
+            return False
+        csv = CSVLogger(save_dir=self.run_dir, name="", version="")
+        return [csv, self._wandb(options)] if options.logger == "wandb" else [csv]
+
+    def _wandb(self, options: Any) -> Logger:
+        from lightning.pytorch.loggers import WandbLogger
+
+        offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
+        os.environ.setdefault("WANDB_SILENT", "true")
+        if offline:
+            say(f"W&B is offline (no key): later, `wandb sync {self.run_dir}/wandb/offline-run-*` uploads")
+        name = "/".join(self.run_dir.parts[-2:])  # type: ignore[union-attr]
+        return WandbLogger(name=name, save_dir=self.run_dir, project=options.project, offline=offline, resume="allow")
+
+    # -- what is run ------------------------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        config = self._parser("fit").dump(self.config["fit"], skip_none=False)
+        if self.trainer.is_global_zero:
+            assert self.run_dir is not None
+            record_run(self.run_dir, config, self.arguments)
+        for logger in self.trainer.loggers:
+            if not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(self.config["fit"].as_dict())
+        say(f"run directory: {self.run_dir}")
+
+    def after_fit(self) -> None:
+        if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        best = self.trainer.checkpoint_callback.best_model_path if self.trainer.checkpoint_callback else ""
+        stage = "test" if "test" in self.datamodule.splits else "validate"
+        if best and self.config_init["fit"].test_after_fit:
+            getattr(self.trainer, stage)(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+        self._say_what_is_where(best)
+
+    @rank_zero_only
+    def _say_what_is_where(self, best: str) -> None:
+        early = self.trainer.early_stopping_callback
+        print(f"best validation F1 {float(early.best_score):.4f}" if early else "", f"run directory {self.run_dir}")
+        print(f'next: python main.py predict --ckpt_path {best} --data.text "..."')
+
+
+def _differences(before: Any, after: Any, place: str = "model") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [key for key in {**before, **after} if key != "dict_kwargs"]
+        return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{place}.{key}")]
+    return [] if before == after else [place.replace(".init_args", "").removesuffix(".class_path")]
+
+
+def quiet() -> None:
+    """Keep back what the framework says and nobody can act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    quiet()
+    try:
+        CLI(list(sys.argv[1:] if arguments is None else arguments))
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this project raised the error: then its message says all; else the traceback is needed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, UsageError) or (bool(frames) and frames[-1].filename.startswith(PACKAGE))

@@ -1,0 +1,1 @@
+"""Corpora: read, converted, cached, and cut into batches."""

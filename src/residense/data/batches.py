@@ -1,0 +1,138 @@
+"""Batches of sentences of similar length under a budget of tokens, cut from flat arrays.
+
+The global batches of an epoch depend on seed and epoch alone. Each process takes its share of each, so that any number
+of processes trains on the same batches and none is dropped or repeated.
+
+Shapes: B batch, L length, U distinct spellings of the batch, C characters of the longest.
+"""
+
+from collections.abc import Iterator
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residense.data.corpus import Corpus
+from residense.data.vocabulary import Vocabulary
+
+
+class Batch(TypedDict):
+    """What a tagger reads.
+
+    Attributes:
+        words: [B, L] word ids, 0 at padding.
+        mask: [B, L] True at real tokens.
+        tags: [B, L] tag ids, 0 at padding.
+        chars: [U, C] character ids of each distinct spelling, 0 at padding.
+        spelling: [B, L] row of `chars` of each token.
+        index: [B] place of each sentence in the corpus.
+        weight: [B] 1, or 0 for a sentence that only fills the empty share of a process.
+        num_tokens: number of real tokens in the global batch.
+    """
+
+    words: Tensor
+    mask: Tensor
+    tags: Tensor
+    chars: Tensor
+    spelling: Tensor
+    index: Tensor
+    weight: Tensor
+    num_tokens: int
+
+
+class Encoded:
+    """A corpus in the ids of a vocabulary, ready to be cut into batches."""
+
+    def __init__(self, corpus: Corpus, vocabulary: Vocabulary):
+        self.corpus = corpus
+        self.words = vocabulary.word_ids(corpus.forms)
+        self.chars = vocabulary.char_ids(corpus.forms)
+        labels = vocabulary.label_ids(corpus.labels) if corpus.labels else np.zeros(1, np.int64)
+        self.tags = labels[corpus.tags]
+
+    def batch(self, index: np.ndarray, num_tokens: int, weight: float = 1.0) -> Batch:
+        """Gather the sentences at `index`."""
+        lengths = self.corpus.lengths[index]
+        place = np.arange(lengths.max())
+        mask = place < lengths[:, None]
+        flat = np.where(mask, self.corpus.offsets[index, None] + place, 0)
+        distinct, spelling = np.unique(self.corpus.tokens[flat], return_inverse=True)
+        chars = self.chars[distinct]
+        return {
+            "words": torch.from_numpy(np.where(mask, self.words[self.corpus.tokens[flat]], 0)),
+            "mask": torch.from_numpy(mask),
+            "tags": torch.from_numpy(np.where(mask, self.tags[flat], 0)),
+            "chars": torch.from_numpy(chars[:, : max(1, int((chars > 0).sum(1).max()))]),
+            "spelling": torch.from_numpy(spelling.reshape(mask.shape)),
+            "index": torch.from_numpy(index),
+            "weight": torch.full((len(index),), weight),
+            "num_tokens": num_tokens,
+        }
+
+
+def plan(lengths: np.ndarray, budget: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """Cut sentences, sorted by length, into batches of at most `budget` tokens, padding included.
+
+    With `rng` sentences of equal length change places and the batches are shuffled; their number stays.
+    """
+    noise = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    order = np.lexsort((noise, lengths))
+    batches, start, ordered = [], 0, lengths[order].tolist()
+    for i, length in enumerate(ordered):
+        if i > start and (i + 1 - start) * length > budget:
+            batches.append(order[start:i])
+            start = i
+    batches.append(order[start:])
+    if rng is not None:
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+    return batches
+
+
+class BatchLoader:
+    """Iterates over the batches of an epoch; knows where it is, so that a run can go on in the middle of one.
+
+    Args:
+        data: the encoded corpus.
+        budget: tokens of a global batch, padding included.
+        shuffle: new batches in each epoch, by seed.
+        seed: of the shuffling.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, data: Encoded, budget: int, shuffle: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1
+    ):
+        self.data, self.budget, self.shuffle, self.seed = data, budget, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch, self.position = 0, 0
+        self._next = (0, 0)
+        self._num_batches = len(plan(data.corpus.lengths, budget))
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.epoch, start = self._next
+        self._next = (self.epoch + 1, 0)
+        rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
+        for position, index in enumerate(plan(self.data.corpus.lengths, self.budget, rng)[start:], start + 1):
+            self.position = position
+            yield self._share(index)
+
+    def _share(self, index: np.ndarray) -> Batch:
+        num_tokens = int(self.data.corpus.lengths[index].sum())
+        mine = index[self.rank :: self.world_size]
+        if len(mine):
+            return self.data.batch(mine, num_tokens)
+        return self.data.batch(index[:1], num_tokens, weight=0.0)  # takes part in collectives, counts for nothing
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch, and how many of its batches were handed out."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the batch that was handed out last."""
+        epoch, position = state["epoch"], state["position"]
+        self._next = (epoch, position) if position < len(self) else (epoch + 1, 0)

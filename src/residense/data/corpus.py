@@ -1,0 +1,128 @@
+"""A labelled corpus as flat integer arrays: millions of tokens cost four bytes each, and a batch is one indexing.
+
+Distinct spellings are stored once (`forms`); a token is an index into them.
+
+Shapes: N tokens, S sentences.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from residense.data.cache import Arrays, pack_strings, unpack_strings
+from residense.data.schemes import convert, spans
+
+SENTENCE_ENDS = frozenset(".!?。！？")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences of tokens with tags.
+
+    Attributes:
+        forms: distinct spellings.
+        labels: distinct tags.
+        tokens: [N] index into `forms`.
+        tags: [N] index into `labels`; all zero where the corpus has no tags.
+        offsets: [S+1] place of each sentence's first token.
+        document: [S] the sentence of the source that each sentence is (a part of).
+    """
+
+    forms: list[str]
+    labels: list[str]
+    tokens: np.ndarray
+    tags: np.ndarray
+    offsets: np.ndarray
+    document: np.ndarray
+
+    @classmethod
+    def build(cls, sentences: Iterable[tuple[Sequence[str], Sequence[str]]], scheme: str, max_length: int) -> "Corpus":
+        """Flatten (tokens, tags) pairs, tags converted to `scheme`, sentences over `max_length` tokens split."""
+        forms: dict[str, int] = {}
+        labels: dict[str, int] = {}
+        token_ids: list[int] = []
+        tag_ids: list[int] = []
+        offsets, document = [0], []
+        for number, (tokens, tags) in enumerate(sentences):
+            tags = tags if scheme == "none" or not tags else convert(tags, scheme)
+            start = len(token_ids)
+            token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
+            tag_ids += [labels.setdefault(tag, len(labels)) for tag in tags] if tags else [0] * len(tokens)
+            cuts = _cuts(tokens, tags, max_length)
+            offsets += [start + cut for cut in cuts]
+            document += [number] * len(cuts)
+        return cls(
+            list(forms),
+            list(labels),
+            np.array(token_ids, np.int32),
+            np.array(tag_ids, np.int32),
+            np.array(offsets, np.int64),
+            np.array(document, np.int32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sentence: [S]."""
+        return np.diff(self.offsets)
+
+    @property
+    def num_documents(self) -> int:
+        """Sentences of the source."""
+        return int(self.document[-1]) + 1 if len(self) else 0
+
+    def select(self, documents: np.ndarray) -> "Corpus":
+        """The given sentences of the source, in their order there."""
+        keep = np.flatnonzero(np.isin(self.document, documents))
+        lengths = self.lengths[keep]
+        places = np.repeat(self.offsets[keep] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        _, renumbered = np.unique(self.document[keep], return_inverse=True)
+        return replace(
+            self,
+            tokens=self.tokens[places],
+            tags=self.tags[places],
+            offsets=np.concatenate(([0], np.cumsum(lengths))),
+            document=renumbered.astype(np.int32),
+        )
+
+    def document_tokens(self) -> list[list[str]]:
+        """Tokens of each sentence of the source."""
+        return [[self.forms[t] for t in self.tokens[a:b]] for a, b in pairwise(self._bounds())]
+
+    def document_tags(self) -> list[list[str]]:
+        """Tags of each sentence of the source."""
+        return [[self.labels[t] for t in self.tags[a:b]] for a, b in pairwise(self._bounds())]
+
+    def _bounds(self) -> np.ndarray:
+        first = np.searchsorted(self.document, np.arange(self.num_documents + 1))
+        return self.offsets[first]
+
+    def arrays(self) -> Arrays:
+        """Everything as arrays, to be stored."""
+        flat = {name: getattr(self, name) for name in ("tokens", "tags", "offsets", "document")}
+        return flat | {"forms": pack_strings(self.forms), "labels": pack_strings(self.labels)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> "Corpus":
+        """The corpus that `arrays` came from."""
+        flat = {name: arrays[name] for name in ("tokens", "tags", "offsets", "document")}
+        return cls(unpack_strings(arrays["forms"]), unpack_strings(arrays["labels"]), **flat)
+
+
+def _cuts(tokens: Sequence[str], tags: Sequence[str], limit: int) -> list[int]:
+    """Ends of the parts that a sentence is split into: after the last full stop in reach, never inside a span."""
+    cuts, length = [], len(tokens)
+    if length <= limit:
+        return [length]
+    inside = {t for span in spans(tags) for t in range(span.start + 1, span.end)} if tags else set()
+    start = 0
+    while length - start > limit:
+        places = [t for t in range(start + 1, start + limit + 1) if t not in inside]
+        stops = [t for t in places if tokens[t - 1] in SENTENCE_ENDS and t > start + limit // 2]
+        start = (stops or places or [start + limit])[-1]
+        cuts.append(start)
+    return [*cuts, length]

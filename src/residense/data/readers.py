@@ -1,0 +1,92 @@
+"""Reading tagging corpora: column files, JSON lines, and whatever Hugging Face `datasets` opens."""
+
+from pathlib import Path
+from typing import Any
+
+from residense.data.columns import Column, read_columns
+from residense.data.files import find_splits, read_lines
+from residense.data.jsonl import read_jsonl
+from residense.data.sentences import CorpusError, Faults, Reading, Sentence, no_sentence
+
+__all__ = ["CorpusError", "Reading", "Sentence", "find_splits", "read", "read_dataset"]
+
+_SPLITS = {"train": "train", "validation": "validation", "dev": "validation", "test": "test"}
+_TAG_COLUMNS = ("ner_tags", "tags")
+
+
+def read(
+    path: Path,
+    token_column: Column = None,
+    tag_column: Column = None,
+    encoding: str = "utf-8",
+    repair: bool = False,
+    labelled: bool = True,
+) -> Reading:
+    """Return the sentences of one file, whose name says its format: .jsonl, .parquet, or else columns.
+
+    Args:
+        path: The file; .gz is unpacked.
+        token_column: Column of the tokens in a column file, a 0-based position (negative from the right) or a
+            name in its header line; None to infer it.
+        tag_column: The same for the tags.
+        encoding: Encoding of the file.
+        repair: Repair what is malformed, and count it, instead of raising.
+        labelled: Whether there must be tags; they are not read otherwise.
+    """
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return read_dataset(str(path))["train"]
+    faults = Faults(path, repair)
+    lines, replaced = read_lines(path, encoding, repair)
+    if replaced:
+        faults.repairs["undecodable bytes read as U+FFFD"] = replaced
+    if name.removesuffix(".gz").endswith(".jsonl"):
+        return read_jsonl(faults, lines, labelled)
+    return read_columns(faults, lines, token_column, tag_column, labelled)
+
+
+def read_dataset(name_or_path: str) -> dict[str, Reading]:
+    """Return the splits of a parquet file, which is "train", or of a data set on the Hugging Face hub.
+
+    The columns must be tokens and ner_tags or tags; numbers take their names from the ClassLabel feature.
+
+    Args:
+        name_or_path: Path ending in .parquet, or hub id such as "user/corpus".
+    """
+    path = Path(name_or_path)
+    try:
+        import datasets
+
+        if path.suffix.lower() == ".parquet":
+            splits: dict[Any, Any] = {"train": datasets.Dataset.from_parquet(name_or_path)}
+        else:
+            splits = dict(datasets.load_dataset(name_or_path))
+    except ImportError as error:
+        raise CorpusError(path, None, f"{error}", fix="pip install datasets") from None
+    except Exception as error:  # the hub, its cache and pyarrow raise whatever they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        fix = "check the name, the network and `--data.path`"
+        raise CorpusError(path, None, f"datasets cannot load it ({reason})", fix=fix) from None
+    if not splits.keys() & _SPLITS.keys():
+        raise CorpusError(path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set")
+    return {_SPLITS[split]: _from_dataset(path, data) for split, data in splits.items() if split in _SPLITS}
+
+
+def _from_dataset(path: Path, data: Any) -> Reading:
+    key = next((key for key in _TAG_COLUMNS if key in data.features), None)
+    if key is None or "tokens" not in data.features:
+        wrong = f"no columns tokens and {' or '.join(_TAG_COLUMNS)}"
+        raise CorpusError(path, None, wrong, list(data.features), "rename the columns")
+    names: dict[Any, str] = dict(enumerate(getattr(getattr(data.features[key], "feature", None), "names", ())))
+    sentences = []
+    for row, (tokens, values) in enumerate(zip(data["tokens"], data[key], strict=True), 1):
+        tags: list[Any] = [names.get(value, value) for value in values or ()]
+        named = all(isinstance(value, str) and value for value in (*(tokens or ()), *tags))
+        if not tokens or len(tokens) != len(tags) or not named:
+            wrong = "row without a named tag for each token"
+            raise CorpusError(path, row, wrong, [tokens, values], "correct the row")
+        sentences.append(Sentence(tokens, tags, row))
+    if not sentences:
+        raise no_sentence(path)
+    notes = [f"{path.name}: tokens and {key} of a data set, {len(sentences)} rows"]
+    return Reading(path, sentences, "datasets", "tokens", key, notes=notes)

@@ -1,0 +1,198 @@
+"""Tag schemes: how a sequence of tags spells typed spans.
+
+Every scheme is four letters (begin, inside, end, single) around "O", and every question about legality is a
+question about two neighbouring tags, where a sentence border behaves exactly like an "O".
+Spans follow conlleval (Tjong Kim Sang & De Meulder 2003, https://aclanthology.org/W03-0419), which reads any
+sequence of tags, proper or not.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+# Letters for begin, inside, end and single; the order breaks ties in `detect`.
+_LETTERS = {"IOB2": "BIIB", "IOB1": "BIII", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
+_ALIASES = {"BIO": "IOB2"}
+# What a letter means, whichever the scheme it comes from, in the letters of IOBES.
+_ROLE = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "O": "O"}
+
+SCHEMES: tuple[str, ...] = tuple(_LETTERS)
+
+
+class Span(NamedTuple):
+    """An entity: tokens `start` to `end` (exclusive) of one type."""
+
+    start: int
+    end: int
+    type: str
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Return prefix and type of a tag: "B-PER" gives ("B", "PER"), "O" gives ("O", "")."""
+    prefix, _, type_ = tag.partition("-")
+    return prefix, type_
+
+
+def spans(tags: Sequence[str]) -> list[Span]:
+    """Return the spans of a sentence by the conlleval rule, for tags of any scheme.
+
+    A span opens at B or S, at a change of type, and at an I or E with nothing to continue; it closes after E
+    or S. This is the default mode of seqeval, with L, U and M read as E, S and I.
+
+    Args:
+        tags: The tags of one sentence.
+    """
+    found: list[Span] = []
+    unfinished = False
+    for position, tag in enumerate(tags):
+        role, type_ = _read(tag)
+        if role != "O":
+            if unfinished and role in "IE" and type_ == found[-1].type:
+                found[-1] = found[-1]._replace(end=position + 1)
+            else:
+                found.append(Span(position, position + 1, type_))
+        unfinished = role in "BI"
+    return found
+
+
+def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
+    """Return the tags that spell non-overlapping spans in a scheme.
+
+    Args:
+        spans: The spans, in any order.
+        length: Number of tokens of the sentence.
+        scheme: One of `SCHEMES`, or "BIO" for IOB2. IOB1 writes B- only where a span directly follows another
+            of the same type.
+    """
+    scheme = _canonical(scheme)
+    begin, inside, end, single = _LETTERS[scheme]
+    tags = ["O"] * length
+    for span in sorted(spans):
+        if not 0 <= span.start < span.end <= length or set(tags[span.start : span.end]) != {"O"}:
+            raise ValueError(f"{span} is empty, overlaps another or leaves a sentence of {length} tokens")
+        letters = single if span.end - span.start == 1 else begin + inside * (span.end - span.start - 2) + end
+        if scheme == "IOB1":
+            touches = span.start > 0 and tags[span.start - 1] in (f"B-{span.type}", f"I-{span.type}")
+            letters = ("B" if touches else "I") + letters[1:]
+        tags[span.start : span.end] = [f"{letter}-{span.type}" for letter in letters]
+    return tags
+
+
+def convert(tags: Sequence[str], target: str) -> list[str]:
+    """Return tags of any scheme rewritten in another; the spans stay the same.
+
+    Args:
+        tags: The tags of one sentence.
+        target: The scheme to write.
+    """
+    return encode(spans(tags), len(tags), target)
+
+
+def detect(sentences: Iterable[Sequence[str]]) -> str:
+    """Return the scheme of a corpus, or "none" if its tags are plain labels such as NOUN.
+
+    Of the schemes that have all the prefixes seen, the one that the fewest neighbouring tags violate wins; a
+    tie goes to the first of `SCHEMES`, which is IOB2. So a few improper tags do not matter, and a corpus
+    without entities is IOB2.
+
+    Args:
+        sentences: The tags of each sentence.
+
+    Raises:
+        ValueError: Prefixed and plain tags are mixed, or no scheme has all the prefixes.
+    """
+    pairs = Counter(pair for tags in sentences for pair in pairwise(("O", *tags, "O")))
+    seen = {tag for _, tag in pairs if tag != "O"}
+    # A prefix is one character: the hyphens of "-LRB-" or "NN-SHORT" do not make those tags span tags.
+    prefixed = {tag for tag in seen if tag[1:2] == "-" and len(tag) > 2}
+    if seen and not prefixed:
+        return "none"
+    if plain := seen - prefixed:
+        raise ValueError(
+            f"some tags have a prefix ({_some(prefixed)}) and some have none ({_some(plain)}); "
+            "write every tag but O with a prefix, or none of them"
+        )
+    prefixes = {tag[0] for tag in seen}
+    fitting = [scheme for scheme, letters in _LETTERS.items() if prefixes <= set(letters)]
+    if not fitting:
+        raise ValueError(
+            f"no tag scheme has all the prefixes {_some(prefixes)}, seen in the tags {_some(prefixed)}; "
+            f"known schemes: {', '.join(SCHEMES)}"
+        )
+    violations = {
+        scheme: sum(count for pair, count in pairs.items() if not _legal(*pair, scheme)) for scheme in fitting
+    }
+    return min(fitting, key=violations.__getitem__)
+
+
+def improper(tags: Sequence[str], scheme: str) -> list[int]:
+    """Return the positions that violate a scheme.
+
+    A position is improper if its tag may not follow the one before it, or if it is the last one and leaves a
+    span without its end.
+
+    Args:
+        tags: The tags of one sentence.
+        scheme: The scheme that they should follow; nothing violates "none".
+    """
+    if scheme == "none":
+        return []
+    scheme = _canonical(scheme)
+    borders = enumerate(pairwise(("O", *tags, "O")))
+    last = len(tags) - 1
+    return sorted({min(position, last) for position, pair in borders if not _legal(*pair, scheme)})
+
+
+def legal_transitions(labels: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which tag may follow which, start and end a sentence, as bool arrays [K, K], [K] and [K].
+
+    Args:
+        labels: The K tags; rows of the first array are the tag before, columns the tag after.
+        scheme: The scheme; for "none" everything is legal.
+    """
+    size = len(labels)
+    if scheme == "none":
+        return np.ones((size, size), bool), np.ones(size, bool), np.ones(size, bool)
+    scheme = _canonical(scheme)
+    follow = [_legal(before, after, scheme) for before in labels for after in labels]
+    start = [_legal("O", label, scheme) for label in labels]
+    end = [_legal(label, "O", scheme) for label in labels]
+    return np.array(follow, bool).reshape(size, size), np.array(start, bool), np.array(end, bool)
+
+
+def _legal(before: str, after: str, scheme: str) -> bool:
+    """Tell whether one tag may follow another; "O" also stands for the border of a sentence."""
+    if after != "O" and after[:1] not in set(_LETTERS[scheme]):
+        return False
+    (role_before, type_before), (role, type_) = _read(before), _read(after)
+    unfinished = role_before in "BI"
+    same = unfinished and type_before == type_
+    if scheme == "IOB1":
+        return same or role != "B"
+    if scheme == "IOB2":
+        return same or role != "I"
+    return same if role in "IE" else not unfinished
+
+
+@lru_cache(maxsize=4096)
+def _read(tag: str) -> tuple[str, str]:
+    """Return role and type; a bare "B" has the type "_", as in seqeval."""
+    prefix, type_ = split_tag(tag)
+    if prefix not in _ROLE:
+        raise ValueError(f"{tag!r} is not a span tag; write O, or a prefix and a type such as B-PER")
+    return _ROLE[prefix], type_ or "_"
+
+
+def _canonical(scheme: str) -> str:
+    scheme = _ALIASES.get(scheme, scheme)
+    if scheme not in _LETTERS:
+        raise ValueError(f"unknown tag scheme {scheme!r}; known: {', '.join((*SCHEMES, *_ALIASES))}")
+    return scheme
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:5])

@@ -1,0 +1,108 @@
+"""The lines of a column file as rows of cells, a block of rows for each sentence.
+
+Nothing about a token is taken for granted: an ideographic space, "#0" and NEL are tokens. What separates
+columns and how many there are follows from the whole file.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+from residense.data.sentences import no_sentence
+
+_CONLLU_ID = re.compile(r"[0-9]+(?:[-.][0-9]+)?")
+
+
+class Row(NamedTuple):
+    """A line of data; `text` is the whole line."""
+
+    line: int
+    text: str
+    cells: list[str]
+
+
+class Table(NamedTuple):
+    """The rows of a file, most of which have `width` cells."""
+
+    blocks: list[list[Row]]
+    separator: str  # "TAB" or "space"
+    width: int
+    conllu: bool
+
+
+def read_table(path: Path, lines: Sequence[str], notes: list[str]) -> Table:
+    """Return the rows of a column file.
+
+    Args:
+        path: The file.
+        lines: Its lines.
+        notes: Receives a line for everything that is skipped.
+    """
+    numbered = _blocks(lines, notes)
+    texts = [text for block in numbered for _, text in block]
+    if not texts:
+        raise no_sentence(path)
+    # Majorities decide, so that one line without its TAB or tag is reported and does not change the reading.
+    data = [text for text in texts if not text.startswith("#")] or texts
+    separator = "TAB" if 2 * sum("\t" in text for text in data) > len(data) else "space"
+    blocks = [[Row(line, text, _split(text, separator)) for line, text in block] for block in numbered]
+    width = _width([row for block in blocks for row in block])
+    blocks = _without_comments(blocks, width, notes)
+    conllu = width == 10 and all(_CONLLU_ID.fullmatch(row.cells[0]) for block in blocks for row in block)
+    if conllu:
+        blocks = _without_multiwords(blocks, notes)
+    blocks = [block for block in blocks if block]
+    if not blocks:
+        raise no_sentence(path)
+    return Table(blocks, separator, width, conllu)
+
+
+def _blocks(lines: Sequence[str], notes: list[str]) -> list[list[tuple[int, str]]]:
+    """Return the numbered lines between blank ones; a line that holds only TABs and spaces is blank."""
+    blocks: list[list[tuple[int, str]]] = [[]]
+    documents = 0
+    for number, line in enumerate(lines, 1):
+        document = line.startswith("-DOCSTART-")
+        documents += document
+        if document or not line.strip(" \t"):
+            blocks.append([])
+        else:
+            blocks[-1].append((number, line))
+    if documents:
+        notes.append(f"{documents} -DOCSTART- lines skipped")
+    return blocks
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Return the cells of a line; only TAB and the ASCII space separate, any other space may be a token."""
+    if separator == "TAB":
+        return [cell.strip(" ") or cell for cell in text.split("\t")]
+    return [cell for cell in text.split(" ") if cell]
+
+
+def _width(rows: list[Row]) -> int:
+    data = [row for row in rows if not row.text.startswith("#")] or rows
+    return Counter(len(row.cells) for row in data).most_common(1)[0][0]
+
+
+def _without_comments(blocks: list[list[Row]], width: int, notes: list[str]) -> list[list[Row]]:
+    """Drop the lines with "#" that lead a sentence and lack the columns of the data; "#" may be a token."""
+
+    def comment(row: Row) -> bool:
+        return row.text.startswith("#") and len(row.cells) != width
+
+    kept = [block[len(list(takewhile(comment, block))) :] for block in blocks]
+    if dropped := sum(map(len, blocks)) - sum(map(len, kept)):
+        notes.append(f"{dropped} comment lines skipped")
+    return kept
+
+
+def _without_multiwords(blocks: list[list[Row]], notes: list[str]) -> list[list[Row]]:
+    """Drop the rows of CoNLL-U that are no words: multiword tokens (1-2) and empty nodes (8.1)."""
+    kept = [[row for row in block if row.cells[0].isdecimal()] for block in blocks]
+    dropped = sum(map(len, blocks)) - sum(map(len, kept))
+    notes.append(f"CoNLL-U, {dropped} rows of multiword tokens and empty nodes skipped")
+    return kept

@@ -1,0 +1,57 @@
+"""Tokens of raw text, as character offsets.
+
+One regular expression per unit; its alternatives are tried in order and the last takes any character that is
+not a space, so nothing is lost. Runs are possessive and whatever can fail late is bounded: linear time.
+"""
+
+import re
+import unicodedata
+
+# Han and kana are written without spaces, so each character is a token; Hangul is left in runs.
+_HAN = "\u3005-\u3007\u3021-\u3029\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_KANA = "\u3041-\u3096\u309d-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d\U0001aff0-\U0001b16f"
+_CJK = _HAN + _KANA
+
+
+def _combining_marks() -> str:
+    """Return all combining marks as the inside of a character class; `re` itself has no name for them."""
+    planes = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))
+    return "".join(chr(code) for code in planes if unicodedata.category(chr(code))[0] == "M")
+
+
+_MARKS = _combining_marks()
+# Invisible characters left inside words: soft hyphen, zero-width space and joiners, word joiner, BOM.
+_INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"
+# What continues a character: marks (variation selectors too), skin tones, tags, a joiner and what it joins.
+_EXTEND = rf"(?:[{_MARKS}\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]|\u200d\S?)*+"
+_CLUSTER = rf"(?:[\U0001f1e6-\U0001f1ff]{{2}}|\S){_EXTEND}"
+
+_LETTER = rf"(?:[^\W_{_CJK}]|[{_MARKS}{_INVISIBLE}])"
+_URL = rf"""(?:https?://|www\.)[^\s<>"{_CJK}]*[^\s<>"{_CJK}.,;:!?'\u2019)\]}}\u2026\u3002\uff0c]"""
+_EMAIL = r"[a-z0-9._+-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})++"
+_NOT = rf"n['\u2019]t(?!{_LETTER})"
+_CLITIC = rf"(?<=\w)(?:{_NOT}|['\u2019](?:[smdt]|re|ve|ll)(?!{_LETTER}))"
+# A point joins digits (3.5, v1.2); a comma does so only before groups of three (1,000 but not 1,2).
+_JOINT = r"(?<=\d)(?:\.(?=\d)|,(?=\d{3}(?!\d)))"
+
+_UNITS = {
+    "char": re.compile(_CLUSTER),
+    "word": re.compile(
+        rf"(?i:{_URL}|{_EMAIL}|(?<![a-z0-9_])[@#](?:{_LETTER}|_)++|{_CLITIC}|{_LETTER}+?(?={_NOT}))"
+        rf"|{_LETTER}++(?:{_JOINT}{_LETTER}++)*+|{_CLUSTER}"
+    ),
+}
+
+
+def tokenize(text: str, unit: str) -> list[tuple[int, int]]:
+    """Return start and end (exclusive) of each token; no character but spaces is left out.
+
+    Args:
+        text: Raw text.
+        unit: "word" keeps words, clitics ('m, n't), @mentions, #hashtags, URLs, e-mail addresses and numbers
+            whole; each other mark and each Han or kana character stands alone. "char" makes each character a
+            token, with its combining marks; an emoji sequence counts as one.
+    """
+    if unit not in _UNITS:
+        raise ValueError(f"unknown unit {unit!r}; known: {', '.join(_UNITS)}")
+    return [match.span() for match in _UNITS[unit].finditer(text)]

@@ -1,0 +1,89 @@
+"""Pretrained word vectors from text files: GloVe, word2vec or fastText, plain, .gz or .zip."""
+
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
+
+
+class Vectors(NamedTuple):
+    """Words and their vectors: `matrix` [len(words), dim] float32."""
+
+    words: list[str]
+    matrix: np.ndarray
+
+
+def load_vectors(path: str | Path) -> Vectors:
+    """Read a vector file, or the arrays stored when it was read before.
+
+    Raises:
+        ValueError: `file:line` and what is wrong there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such vector file; give a text file of vectors with --data.vectors")
+    arrays = cached(fingerprint([path], "vectors"), lambda: _parse(path))
+    return Vectors(unpack_strings(arrays["words"]), arrays["matrix"])
+
+
+def _parse(path: Path) -> Arrays:
+    words: dict[str, int] = {}
+    rows: list[np.ndarray] = []
+    dim = 0
+    for number, line in _lines(path):
+        word, _, rest = line.rstrip(b" \n\r").partition(b" ")
+        values = rest.split(b" ")
+        if number == 1 and len(values) == 1 and word.isdigit() and values[0].isdigit():
+            continue  # word2vec and fastText begin with "<words> <dim>"
+        dim = dim or len(values)
+        if len(values) != dim:  # a few GloVe words hold spaces
+            word, values = b" ".join((word, *values[:-dim])), values[-dim:]
+        rows.append(_row(values, dim, path, number))
+        words.setdefault(word.decode("utf-8", "replace"), len(rows) - 1)
+    if not rows:
+        raise ValueError(f"{path}: the file holds no vectors")
+    return {"words": pack_strings(words), "matrix": np.stack(rows)[list(words.values())]}
+
+
+def _row(values: list[bytes], dim: int, path: Path, number: int) -> np.ndarray:
+    try:
+        row = np.array(values, np.float32)
+    except ValueError:
+        row = np.empty(0, np.float32)
+    if len(row) != dim or not dim or not np.isfinite(row).all():
+        shown = b" ".join(values)[:60].decode("utf-8", "replace")
+        raise ValueError(f"{path}:{number}: expected a word and {dim} finite numbers, read {shown!r}; mend the line")
+    return row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with _open(path) as stream:
+            yield from enumerate(stream, 1)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); the file is damaged or not what its name says") from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO | io.BufferedIOBase]:
+    if path.suffix == ".gz":
+        with gzip.open(path) as stream:
+            yield stream
+    elif path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.endswith((".txt", ".vec"))]
+            if len(names) != 1:
+                raise ValueError(f"{path}: expected one .txt or .vec file inside, found {names}; unpack the right one")
+            with archive.open(names[0]) as stream:
+                yield stream  # type: ignore[misc]
+    else:
+        with open(path, "rb") as stream:
+            yield stream

@@ -1,0 +1,139 @@
+"""What turns tokens into ids and ids into tags. It lives in the checkpoint and is never rebuilt from other data."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from residense.data.corpus import Corpus
+from residense.data.schemes import Span, encode, spans, split_tag
+
+PADDING, UNKNOWN, SPECIAL = 0, 1, 2
+MAX_SPELLING = 32  # characters of a word that are read; of longer ones the middle is left out
+
+
+@dataclass
+class Vocabulary:
+    """Words, characters and labels of a tagger.
+
+    Args:
+        words: known words; ids begin at 2, after padding and unknown.
+        chars: known characters, likewise.
+        labels: tags, in the order of their ids.
+        scheme: tag scheme of the labels, or none.
+        unit: what a token is: `word`, or `char` for a corpus of single characters.
+        vector_dim: width of the pretrained vectors that the first words came with, 0 without.
+        num_vectors: how many words, the first ones, came with a vector.
+        entities: spellings of the training entities, each with its most frequent type.
+    """
+
+    words: list[str]
+    chars: list[str]
+    labels: list[str]
+    scheme: str
+    unit: str
+    vector_dim: int = 0
+    num_vectors: int = 0
+    entities: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def build(
+        cls,
+        train: Corpus,
+        labels: Iterable[str],
+        scheme: str,
+        min_frequency: int,
+        vector_words: Sequence[str] = (),
+        vector_dim: int = 0,
+    ) -> "Vocabulary":
+        """From the training corpus and the words of a vector file, most frequent first."""
+        counts = np.bincount(train.tokens, minlength=len(train.forms))
+        frequency: Counter[str] = Counter()
+        chars: Counter[str] = Counter()
+        for form, count in zip(train.forms, counts.tolist(), strict=True):
+            frequency[form.lower()] += count
+            for char in form:
+                chars[char] += count
+        known = set(vector_words)
+        words = [w for w, n in _ranked(frequency) if n >= min_frequency and w not in known]
+        short = sum(n for form, n in zip(train.forms, counts.tolist(), strict=True) if len(form) == 1)
+        return cls(
+            words=[*vector_words, *words],
+            chars=[c for c, _ in _ranked(chars)],
+            labels=_complete(set(labels), scheme),
+            scheme=scheme,
+            unit="char" if short > 0.95 * len(train.tokens) else "word",
+            vector_dim=vector_dim,
+            num_vectors=len(vector_words),
+            entities=_entity_types(train) if scheme != "none" else {},
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint; `Vocabulary(**state)` is the way back."""
+        return asdict(self)
+
+    @property
+    def num_words(self) -> int:
+        """Rows of a word embedding."""
+        return len(self.words) + SPECIAL
+
+    @property
+    def num_chars(self) -> int:
+        """Rows of a character embedding."""
+        return len(self.chars) + SPECIAL
+
+    def word_ids(self, forms: Sequence[str]) -> np.ndarray:
+        """Ids of spellings, as written or else in lower case: int64 [len(forms)]."""
+        ids = {word: i for i, word in enumerate(self.words, SPECIAL)}
+        return np.array([ids.get(f, ids.get(f.lower(), UNKNOWN)) for f in forms], np.int64)
+
+    def char_ids(self, forms: Sequence[str]) -> np.ndarray:
+        """Ids of the characters of spellings, padded: int64 [len(forms), longest]."""
+        ids = {char: i for i, char in enumerate(self.chars, SPECIAL)}
+        half = MAX_SPELLING // 2
+        short = [f if len(f) <= MAX_SPELLING else f[:half] + f[-half:] for f in forms]
+        table = np.full((len(forms), max(map(len, short), default=1)), PADDING, np.int64)
+        for row, form in zip(table, short, strict=True):
+            row[: len(form)] = [ids.get(char, UNKNOWN) for char in form]
+        return table
+
+    def label_ids(self, labels: Sequence[str]) -> np.ndarray:
+        """Ids of tags: int64 [len(labels)].
+
+        Raises:
+            ValueError: a tag that the vocabulary does not know.
+        """
+        ids = {label: i for i, label in enumerate(self.labels)}
+        unknown = sorted(set(labels) - set(ids))
+        if unknown:
+            raise ValueError(f"tags {', '.join(unknown[:5])} are not among the labels of this model: {self.labels}")
+        return np.array([ids[label] for label in labels], np.int64)
+
+
+def entity_key(tokens: Sequence[str]) -> str:
+    """How the spelling of an entity is looked up."""
+    return "\x1f".join(tokens)
+
+
+def _complete(labels: set[str], scheme: str) -> list[str]:
+    """All tags that the scheme has for the types among the labels, whether or not the corpus happens to use each."""
+    if scheme != "none":
+        types = {split_tag(tag)[1] for tag in labels} - {""}
+        shapes = ([(0, 1), (1, 2)], [(0, 3)])
+        whole = [encode([Span(*ends, t) for ends in shape], 3, scheme) for t in types for shape in shapes]
+        labels = {"O"}.union(*whole)
+    return sorted(labels, key=lambda tag: (tag != "O", tag))
+
+
+def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _entity_types(train: Corpus) -> dict[str, str]:
+    types: dict[str, Counter[str]] = defaultdict(Counter)
+    for tokens, tags in zip(train.document_tokens(), train.document_tags(), strict=True):
+        for span in spans(tags):
+            types[entity_key(tokens[span.start : span.end])][span.type] += 1
+    return {key: _ranked(counts)[0][0] for key, counts in types.items()}

@@ -1,0 +1,1 @@
+"""Blocks, connections, encoders, embeddings and heads."""

@@ -1,0 +1,103 @@
+"""Linear-chain conditional random field: exact log-partition, marginals and best path   (Lafferty et al. 2001).
+
+    p(y | x) = exp(start[y_1] + sum_t emissions[t, y_t] + sum_t moves[y_t, y_{t+1}] + end[y_L]) / Z
+
+Functions of tensors, without state. A forbidden transition carries the score `FORBIDDEN`, whose exponential is zero.
+
+Shapes: B batch, L length, K labels; emissions [B, L, K], mask [B, L] True at real tokens, which come first;
+moves [K, K] from row to column, start [K], end [K].
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FORBIDDEN = -1e4
+
+
+class Scores(NamedTuple):
+    """Scores of the transitions: `moves` [K, K], `start` [K], `end` [K]."""
+
+    moves: Tensor
+    start: Tensor
+    end: Tensor
+
+
+def _step(alpha: Tensor, moves: Tensor) -> Tensor:
+    """log sum_i exp(alpha[i] + moves[i, j]) as a product of matrices; what underflows counts as e^-80 or less."""
+    top = alpha.amax(-1, keepdim=True).detach()
+    peak = moves.amax().detach()
+    mass = (alpha - top).exp() @ (moves - peak).exp()
+    return mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + top + peak
+
+
+def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """log of the summed weight of all paths that end in a label at a token: [B, L, K]; padding repeats the last."""
+    alpha = scores.start + emissions[:, 0]
+    alphas = [alpha]
+    for t in range(1, emissions.shape[1]):
+        alpha = torch.where(mask[:, t, None], _step(alpha, scores.moves) + emissions[:, t], alpha)
+        alphas.append(alpha)
+    return torch.stack(alphas, 1)
+
+
+def backward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """log of the summed weight of all ways to go on from a label at a token: [B, L, K]."""
+    beta = scores.end.expand_as(emissions[:, 0])
+    betas = [beta]
+    for t in range(emissions.shape[1] - 1, 0, -1):
+        beta = torch.where(mask[:, t, None], _step(beta + emissions[:, t], scores.moves.T), beta)
+        betas.append(beta)
+    return torch.stack(betas[::-1], 1)
+
+
+def log_partition(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """log Z of each sentence: [B]."""
+    return torch.logsumexp(forward_scores(emissions, mask, scores)[:, -1] + scores.end, -1)
+
+
+def path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """Score of the paths `tags` [B, L]: [B]."""
+    tags = tags.masked_fill(~mask, 0)
+    last = tags.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0]
+    emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)
+    moved = scores.moves[tags[:, :-1], tags[:, 1:]].masked_fill(~mask[:, 1:], 0.0).sum(1)
+    return scores.start[tags[:, 0]] + emitted + moved + scores.end[last]
+
+
+def marginals(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """p(y_t = k | x): [B, L, K]."""
+    alpha, beta = forward_scores(emissions, mask, scores), backward_scores(emissions, mask, scores)
+    return torch.softmax(alpha + beta, -1)
+
+
+def chain_probabilities(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) -> tuple[Tensor, Tensor]:
+    """Along the paths `tags`: log p(y_t) and log p(y_t | y_{t-1}), each [B, L].
+
+    The first of a span's first token plus the second of the others is the log-probability of the whole span.
+    """
+    alpha, beta = forward_scores(emissions, mask, scores), backward_scores(emissions, mask, scores)
+    here = (alpha + beta).log_softmax(-1).gather(2, tags[..., None])[..., 0]
+    # p(y_t | y_{t-1}) is proportional to exp(moves[y_{t-1}, .] + emissions[t, .] + beta[t, .])
+    onward = (scores.moves[tags[:, :-1]] + emissions[:, 1:] + beta[:, 1:]).log_softmax(-1)
+    after = onward.gather(2, tags[:, 1:, None])[..., 0]
+    return here, torch.cat((here[:, :1], after), 1)
+
+
+def viterbi(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """The best path of each sentence: [B, L], 0 at padded positions."""
+    best = scores.start + emissions[:, 0]
+    stay = torch.arange(emissions.shape[2], device=emissions.device).expand_as(best)
+    pointers = []
+    for t in range(1, emissions.shape[1]):
+        top, pointer = (best[:, :, None] + scores.moves).max(1)
+        real = mask[:, t, None]
+        best = torch.where(real, top + emissions[:, t], best)
+        pointers.append(torch.where(real, pointer, stay))
+    tag = (best + scores.end).argmax(-1, keepdim=True)
+    path = [tag]
+    for pointer in reversed(pointers):
+        tag = pointer.gather(1, tag)
+        path.append(tag)
+    return torch.cat(path[::-1], 1).masked_fill(~mask, 0)

@@ -1,0 +1,38 @@
+"""Learning-rate schedules by optimiser step, injected as `(optimizer, total_steps) -> scheduler`."""
+
+import math
+from typing import Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class Warmup(LambdaLR):
+    """Linear warm-up, then constant, linear or cosine decay.
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        total_steps: optimiser steps of the whole run.
+        warmup: share of all steps in which the learning rate rises from zero.
+        decay: how it falls afterwards: `constant` (not at all), `linear` or `cosine`.
+        floor: share of the learning rate that is left at the end.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup: float = 0.1,
+        decay: Literal["constant", "linear", "cosine"] = "cosine",
+        floor: float = 0.0,
+    ):
+        rising = max(1, round(warmup * total_steps))
+
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            done = min(1.0, (step - rising) / max(1, total_steps - rising))
+            falling = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[decay]
+            return floor + (1 - floor) * falling
+
+        super().__init__(optimizer, factor)

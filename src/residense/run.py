@@ -1,0 +1,81 @@
+"""One directory for each run, with all that is needed to understand and repeat it."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from residense.data.cache import write_atomically
+
+VARIABLE = "RESIDENSE_RUN_DIR"  # by which the processes of one run find its directory
+
+
+def run_directory(name: str, chosen: str | None) -> Path:
+    """The directory of this run: the chosen one, that of the process which started this one, or a new one.
+
+    A new one is `runs/<name>/<time>-<short id>`; two runs started in the same second do not meet.
+    """
+    inherited = os.environ.get(VARIABLE) if "LOCAL_RANK" in os.environ else None
+    if chosen or inherited:
+        path = Path(chosen or inherited or "")
+        path.mkdir(parents=True, exist_ok=True)
+    else:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        path = Path("runs") / re.sub(r"[^\w.-]+", "_", name) / f"{stamp}-{secrets.token_hex(2)}"
+        path.mkdir(parents=True, exist_ok=False)
+    os.environ[VARIABLE] = str(path)
+    return path
+
+
+def record_run(path: Path, config: str, arguments: list[str]) -> None:
+    """Write the resolved config, the command line, the state of git and the versions of all packages."""
+    write_atomically(path / "config.yaml", config.encode())
+    command = shlex.join(["python", "main.py", *arguments])
+    write_atomically(path / "command.txt", f"{command}\n".encode())
+    write_atomically(path / "git.txt", git_state().encode())
+    write_atomically(path / "packages.txt", packages().encode())
+
+
+def packages() -> str:
+    """Python, the platform and all installed packages, one a line."""
+    installed = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}
+    return "\n".join([f"# Python {platform.python_version()}, {platform.platform()}", *sorted(installed), ""])
+
+
+def git_state() -> str:
+    """Commit, branch and uncommitted changes of the project, or a line that there is no git."""
+    commands = ("rev-parse HEAD", "rev-parse --abbrev-ref HEAD", "status --short", "diff HEAD")
+    folder = Path(__file__).parent
+    parts = []
+    for command in commands:
+        try:
+            done = subprocess.run(
+                ["git", *command.split()], cwd=folder, capture_output=True, text=True, timeout=10, errors="replace"
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return "git is not available\n"
+        if done.returncode:
+            return "not a git repository\n"
+        parts.append(f"# git {command}\n{done.stdout}")
+    return "\n".join(parts)
+
+
+def has_wandb_login() -> bool:
+    """Whether W&B can log in without asking: a key in the environment or in ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).split("/")[0]
+    names = (os.environ.get("NETRC"), "~/.netrc", "~/_netrc")
+    files = [Path(name).expanduser() for name in names if name]
+    return any(host in file.read_text(errors="replace") for file in files if file.is_file())
+
+
+def is_terminal() -> bool:
+    """Whether someone watches standard output."""
+    return sys.stdout.isatty()

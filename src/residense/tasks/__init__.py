@@ -1,0 +1,1 @@
+"""Tasks: LightningModules made of embeddings, an encoder and a head."""

@@ -1,0 +1,81 @@
+"""What all tasks share: optimiser groups, a schedule by step, and a vocabulary that travels in the checkpoint."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from residense.data.vocabulary import Vocabulary
+from residense.optim import Warmup
+
+
+class Task(L.LightningModule):
+    """Base of all tasks.
+
+    Layers whose size depends on the data are made in `build`, once the vocabulary is known: from the data module in
+    training, from the checkpoint ever after. The vocabulary of a checkpoint wins over that of any data.
+
+    Args:
+        optimizer: called with the parameter groups.
+        schedule: called with the optimizer and the number of optimiser steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
+    ):
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.vocabulary: Vocabulary | None = None
+
+    def build(self, vocabulary: Vocabulary) -> None:
+        """Make the layers for a vocabulary."""
+        raise NotImplementedError  # pragma: no cover
+
+    def configure_model(self) -> None:
+        """Make the layers for the vocabulary of the data module, unless a checkpoint has made them."""
+        if self.vocabulary is None and self._trainer is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.adopt(data.vocabulary)
+            self.start_from(data)
+
+    def adopt(self, vocabulary: Vocabulary) -> None:
+        """Take a vocabulary and make the layers for it."""
+        self.build(vocabulary)
+        self.vocabulary = vocabulary
+
+    def start_from(self, data: Any) -> None:
+        """Initialise fresh layers from what the data module brings along, such as word vectors."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the vocabulary into the checkpoint."""
+        if self.vocabulary is not None:
+            checkpoint["vocabulary"] = self.vocabulary.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the vocabulary out of the checkpoint."""
+        if self.vocabulary is None:
+            self.adopt(Vocabulary(**checkpoint["vocabulary"]))
+        elif self.vocabulary.state() != checkpoint["vocabulary"]:
+            raise ValueError(
+                "the vocabulary of the data differs from that of the checkpoint: resume with the corpus that the run "
+                "began with, or warm-start a new run with --init_from"
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Weight decay for matrices only; the schedule moves at each optimiser step."""
+        embedded = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for parameter in self.parameters():
+            groups[parameter.ndim < 2 or id(parameter) in embedded].append(parameter)
+        optimizer = self.make_optimizer([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
+        schedule = self.make_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

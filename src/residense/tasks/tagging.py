@@ -1,0 +1,152 @@
+"""Tagging: one label for each token (named entities, slots, parts of speech)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from residense.baseline import look_up, span_scores, unseen
+from residense.data.batches import Batch
+from residense.data.schemes import spans
+from residense.data.tagging import TaggingDataModule
+from residense.data.vocabulary import Vocabulary
+from residense.metrics import Mode, SpanF1, per_type
+from residense.nn.embeddings import Embeddings
+from residense.nn.encoder import Encoder
+from residense.nn.heads import CRF, TaggingHead
+from residense.optim import Warmup
+from residense.predictions import Tags, Text, merge, record
+from residense.tasks.base import Task
+
+
+class Tagger(Task):
+    """Embeddings, an encoder and a head that tags each token.
+
+    Args:
+        embeddings: tokens to vectors.
+        encoder: blocks wired by connections.
+        head: encoded tokens to tags.
+        metric: how malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
+        optimizer: called with the parameter groups.
+        schedule: called with the optimizer and the number of optimiser steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
+        encoder: Callable[[int], Encoder] = Encoder,
+        head: Callable[[int, Sequence[str], str], TaggingHead] = CRF,
+        metric: Mode = "conll",
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
+    ):
+        super().__init__(optimizer, schedule)
+        self.make_embeddings, self.make_encoder, self.make_head = embeddings, encoder, head
+        self.metric_mode: Mode = metric
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def build(self, vocabulary: Vocabulary) -> None:
+        labels, scheme = vocabulary.labels, vocabulary.scheme
+        self.embeddings = self.make_embeddings(vocabulary)
+        self.encoder = self.make_encoder(self.embeddings.out_dim)
+        self.head = self.make_head(self.encoder.out_dim, labels, scheme)
+        self.val_metric = SpanF1(labels, scheme, self.metric_mode)
+        self.test_metric = SpanF1(labels, scheme, self.metric_mode)
+
+    def start_from(self, data: Any) -> None:
+        """Start the word embedding from the vectors of the data module."""
+        if data.vector_matrix is not None:
+            self.embeddings.load_vectors(torch.from_numpy(data.vector_matrix))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Encoded tokens [B, L, D] and their mask [B, L]."""
+        x = self.embeddings(batch["words"], batch["chars"], batch["spelling"])
+        return self.encoder(x, batch["mask"])
+
+    def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
+        """Mean over the tokens of the global batch; the average over processes, as gradients are averaged."""
+        weight = batch["weight"].min()  # a share is either real as a whole or an empty one filled up
+        return weight * self.head.loss(h, batch["tags"], mask) * self.trainer.world_size / batch["num_tokens"]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self._loss(*self(batch), batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        h, mask = self(batch)
+        tokens = batch["num_tokens"]
+        self.log("val/loss", self._loss(h, mask, batch), batch_size=tokens, on_epoch=True, sync_dist=True)
+        real = mask & (batch["weight"] > 0)[:, None]
+        self.val_metric.update(self.head.decode(h, mask)[0], batch["tags"], real)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self._finish("val", self.val_metric)
+        for name in ("f1", "precision", "recall", "accuracy", "improper"):
+            self.log(f"val/{name}", values[name], prog_bar=name == "f1")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Tags]:
+        h, mask = self(batch)
+        decoded = self.head.decode(h, mask)
+        self.test_metric.update(decoded[0], batch["tags"], mask & (batch["weight"] > 0)[:, None])
+        return _sentences(batch, decoded)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({f"test/{key}": value for key, value in self._finish("test", self.test_metric).items()})
+
+    def _finish(self, stage: str, metric: SpanF1) -> dict[str, float]:
+        """Keep the scores and tables of a stage in `results`, and begin anew."""
+        scores = metric.compute()
+        confusion = scores.pop("confusion")
+        values = {name: value.item() for name, value in scores.items()}
+        support = {"support": int(confusion[:-1].sum())}
+        tables = {"types": per_type(metric.types, confusion), "names": metric.types, "confusion": confusion.tolist()}
+        self.results[stage] = values | support | tables
+        metric.reset()
+        return values
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Tags]:
+        h, mask = self(batch)
+        return _sentences(batch, self.head.decode(h, mask))
+
+    def records(self, predicted: list[Tags], data: TaggingDataModule, stage: str) -> Iterator[dict[str, Any]]:
+        """What is predicted for each text, as JSON; in a test beside what is right."""
+        assert self.vocabulary is not None
+        corpus, labels = data.splits[stage], self.vocabulary.labels
+        gold = corpus.document_tags() if stage == "test" else None
+        texts = data.texts
+        if stage == "test":
+            texts = [Text.joined(tokens, self.vocabulary.unit) for tokens in corpus.document_tokens()]
+        for i, tags in enumerate(merge(predicted, corpus.document, len(texts))):
+            yield record(texts[i], tags, labels, self.vocabulary.scheme, gold[i] if gold else None)
+
+    def compare(self, predicted: list[Tags], data: TaggingDataModule) -> dict[str, dict[str, float]]:
+        """Scores on entities unseen in training, and of looking up the entities of training."""
+        assert self.vocabulary is not None
+        if self.vocabulary.scheme == "none":
+            return {}
+        corpus, entities, labels = data.splits["test"], self.vocabulary.entities, self.vocabulary.labels
+        tokens = corpus.document_tokens()
+        gold = [spans(tags) for tags in corpus.document_tags()]
+        merged = merge(predicted, corpus.document, corpus.num_documents)
+        found = [spans([labels[i] for i in tags.tags]) for tags in merged]
+        longest = max((key.count("\x1f") + 1 for key in entities), default=0)
+        news, guessed = ([unseen(t, s, entities) for t, s in zip(tokens, x, strict=True)] for x in (gold, found))
+        return {
+            "unseen in training": span_scores(news, guessed),
+            "dictionary lookup": span_scores(gold, [look_up(t, entities, longest) for t in tokens]),
+        }
+
+
+def _sentences(batch: Batch, decoded: tuple[Tensor, Tensor, Tensor]) -> list[Tags]:
+    lists = [part.tolist() for part in decoded]
+    rows = zip(batch["index"].tolist(), batch["mask"].sum(1).tolist(), batch["weight"].tolist(), *lists, strict=True)
+    return [
+        Tags(index, tags[:length], here[:length], after[:length])
+        for index, length, weight, tags, here, after in rows
+        if weight
+    ]
