@@ -9,8 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CONFIG, TEXT, CKPT = ("-c", "--config"), ("--data.text", "--data.init_args.text"), ("--ckpt_path",)
+FOLDERS = (Path("configs"), Path(__file__).parents[2] / "configs")  # where bare names are looked up
 VALUED = (*CONFIG, *TEXT, *CKPT, "--run_dir")
 
 
@@ -43,11 +46,20 @@ def arrange(argv: Sequence[str]) -> list[str]:
         raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
     else:
         configs = [_as_yaml(_checkpoint_config(ckpt, subcommand, options)), *configs]
+    rest = [_find_fragment(word) for word in rest]
     if ckpt is not None:
         rest.append(f"--ckpt_path={ckpt}")
     if texts:
         rest.append(f"--data.text={_as_yaml(texts)}")
     return [subcommand, *(f"--config={config}" for config in configs), *rest]
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """The config files that are named on a command line and exist."""
+    try:
+        return [_find_config(value) for name, value in _options(argv) if name in CONFIG and value is not None]
+    except UsageError:
+        return []
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -72,13 +84,28 @@ def _words(name: str, value: str | None) -> list[str]:
 
 def _find_config(value: str) -> str:
     """An existing path, or a file of that name in `configs/`."""
-    folders = (Path("configs"), Path(__file__).parents[2] / "configs")
-    candidates = [Path(value), *(folder / value for folder in folders)]
-    found = next((path for path in candidates if path.is_file()), None)
+    found = next((path for path in (Path(value), *(folder / value for folder in FOLDERS)) if path.is_file()), None)
     if found is None:
-        known = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
+        known = sorted({path.name for folder in FOLDERS for path in folder.glob("*.yaml")})
         raise UsageError(f"no config {value}, neither here nor in configs/; there are: {', '.join(known)}")
+    try:
+        content = yaml.safe_load(found.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{found}:{mark.line + 1}" if mark else str(found)
+        raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{found}: a config holds `option: value` lines, this holds {type(content).__name__}")
     return str(found)
+
+
+def _find_fragment(word: str) -> str:
+    """A word of the command line; if its value names a file in `configs/`, such as block/lstm.yaml, with the path."""
+    option, equals, value = word.rpartition("=")
+    if not value.endswith((".yaml", ".yml")) or Path(value).is_file():
+        return word
+    found = next((folder / value for folder in FOLDERS if (folder / value).is_file()), value)
+    return f"{option}{equals}{found}"
 
 
 def _find_checkpoint(subcommand: str, value: str, run_dir: str | None) -> str | None:
@@ -105,7 +132,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     import torch
 
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises what it likes on damaged files
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None

@@ -1,11 +1,15 @@
 """The command line: configs, run directory, loggers, checkpoints. `main.py` calls `main`."""
 
+import ast
+import inspect
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -16,15 +20,17 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import residense.data.tagging
 import residense.tasks.tagging  # noqa: F401  (short class names are found among the classes that are imported)
-from residense.arguments import UsageError, arrange, class_config, read_checkpoint
+from residense.arguments import UsageError, arrange, class_config, config_files, read_checkpoint
 from residense.callbacks.ema import EMA
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
-from residense.complaints import complaint
+from residense.complaints import complaint, locate
+from residense.data.vocabulary import Vocabulary
 from residense.messages import say
 from residense.run import has_wandb_login, is_terminal, record_run, run_directory
 from residense.tasks.base import Task
@@ -40,7 +46,9 @@ class Parser(LightningArgumentParser):
         self.logger = _dropped_options()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and the nearest valid name; exit with 2."""
+        """Say what is wrong and the nearest valid name."""
+        if not self.exit_on_error:  # a part of the command line: the parser of the whole will say it
+            super().error(message, ex)
         raise UsageError(complaint(message, _option_names(self), _class_names()))
 
 
@@ -49,17 +57,35 @@ def _dropped_options() -> logging.Logger:
     logger = logging.getLogger("residense.parser")
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.addFilter(lambda record: "discarding init_args" in record.getMessage())
+        handler.addFilter(_is_a_loss)
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
     return logger
 
 
+def _is_a_loss(record: logging.LogRecord) -> bool:
+    """Reword the remark; keep it back where all that is dropped are the defaults of the class before."""
+    found = re.search(r"change from '([\w.]+)' to '([\w.]+)', discarding init_args: (.*)\.$", record.getMessage(), re.S)
+    if not found:
+        return False
+    before, after, options = found.groups()
+    try:
+        dropped = ast.literal_eval(options)
+    except ValueError:  # holds a class: only the default model and data do
+        return False
+    module, _, name = before.rpartition(".")
+    defaults = inspect.signature(getattr(import_module(module), name)).parameters
+    lost = {k: v for k, v in dropped.items() if k not in defaults or v != defaults[k].default}
+    names = ", ".join(f"{k}={v}" for k, v in lost.items())
+    record.msg, record.args = f"{before.split('.')[-1]} gave way to {after.split('.')[-1]}; not used: {names}", ()
+    return bool(lost)
+
+
 def _option_names(parser: LightningArgumentParser) -> set[str]:
-    own = {action.dest for action in parser._actions}
-    parameters = {name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"}
-    return own | parameters
+    parsers = [parser, *getattr(getattr(parser, "_subcommands_action", None), "choices", {}).values()]
+    own = {action.dest for p in parsers for action in p._actions if not action.dest.endswith(".help")}
+    return own | {name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"}
 
 
 def _class_names() -> set[str]:
@@ -139,7 +165,6 @@ class CLI(LightningCLI):
             options.checkpoint.dirpath = str(self.run_dir / "checkpoints")
         elif options.run_dir:
             self.run_dir = Path(options.run_dir)
-            self.run_dir.mkdir(parents=True, exist_ok=True)
 
     def _refuse_what_would_be_lost(self, options: Any) -> None:
         """A resumed run keeps its model; a finished one is not overwritten."""
@@ -155,6 +180,16 @@ class CLI(LightningCLI):
         elif options.run_dir and (Path(options.run_dir) / "checkpoints").exists() and "LOCAL_RANK" not in os.environ:
             raise UsageError(f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another")
 
+    def after_instantiate_classes(self) -> None:
+        """The vocabulary of a checkpoint comes before that of any data."""
+        options = self.config[self.subcommand]
+        if options.get("ckpt_path"):
+            self.model.adopt(Vocabulary(**read_checkpoint(options.ckpt_path)["vocabulary"]))
+        elif options.get("init_from") and self.subcommand == "fit":
+            checkpoint = read_checkpoint(options.init_from)
+            self.datamodule.known = Vocabulary(**checkpoint["vocabulary"])
+            self.model.initial_weights = checkpoint["state_dict"]
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         options = self.config_init[self.subcommand]
         callbacks: list[L.Callback] = [Predictions(self._output(options)), Report(self.run_dir)]
@@ -168,7 +203,10 @@ class CLI(LightningCLI):
         config["enable_progress_bar"] = config.get("enable_progress_bar") is not False and self.subcommand != "predict"
         if config.get("logger") in (None, True):
             config["logger"] = self._loggers(options) if self.run_dir else False
-        return self._instantiate_trainer(config, callbacks)
+        try:
+            return self._instantiate_trainer(config, callbacks)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise UsageError(f"trainer: {str(error).splitlines()[0]}") from error
 
     def _own_callbacks(self, options: Any) -> list[L.Callback | None]:
         averaged = options.ema if options.ema.decay else None
@@ -192,21 +230,24 @@ class CLI(LightningCLI):
 
         offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
         os.environ.setdefault("WANDB_SILENT", "true")
-        if offline:
-            say(f"W&B is offline (no key): later, `wandb sync {self.run_dir}/wandb/offline-run-*` uploads")
         name = "/".join(self.run_dir.parts[-2:])  # type: ignore[union-attr]
-        return WandbLogger(name=name, save_dir=self.run_dir, project=options.project, offline=offline, resume="allow")
+        logger = WandbLogger(name=name, save_dir=self.run_dir, project=options.project, offline=offline, resume="allow")
+        logger._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
+        return logger
 
     # -- what is run ------------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
+        assert self.run_dir is not None
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         config = self._parser("fit").dump(self.config["fit"], skip_none=False)
         if self.trainer.is_global_zero:
-            assert self.run_dir is not None
             record_run(self.run_dir, config, self.arguments)
         for logger in self.trainer.loggers:
             if not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(self.config["fit"].as_dict())
+            if getattr(logger, "_offline", False):
+                say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
@@ -242,12 +283,13 @@ def quiet() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     quiet()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        CLI(list(sys.argv[1:] if arguments is None else arguments))
+        CLI(words)
     except ValueError as error:
         if not _is_ours(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {locate(str(error), config_files(words))}", file=sys.stderr)
         return 2
     return 0
 

@@ -22,13 +22,8 @@ def run_directory(name: str, chosen: str | None) -> Path:
     A new one is `runs/<name>/<time>-<short id>`; two runs started in the same second do not meet.
     """
     inherited = os.environ.get(VARIABLE) if "LOCAL_RANK" in os.environ else None
-    if chosen or inherited:
-        path = Path(chosen or inherited or "")
-        path.mkdir(parents=True, exist_ok=True)
-    else:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        path = Path("runs") / re.sub(r"[^\w.-]+", "_", name) / f"{stamp}-{secrets.token_hex(2)}"
-        path.mkdir(parents=True, exist_ok=False)
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    path = Path(chosen or inherited or Path("runs") / re.sub(r"[^\w.-]+", "_", name) / stamp)
     os.environ[VARIABLE] = str(path)
     return path
 

@@ -82,6 +82,7 @@ class TaggingDataModule(L.LightningDataModule):
         self.batch_tokens, self.eval_batch_tokens = batch_tokens, eval_batch_tokens
         self.splits: dict[str, Corpus] = {}
         self.vocabulary: Vocabulary | None = None
+        self.known: Vocabulary | None = None  # words and characters to keep, of a model that is trained further
         self.vector_matrix: np.ndarray | None = None
         self.texts: list[Text] = []
 
@@ -192,9 +193,9 @@ class TaggingDataModule(L.LightningDataModule):
         labels = {label for corpus in self.splits.values() for label in corpus.labels}
         vectors = load_vectors(self.vectors) if self.vectors else Vectors([], np.zeros((0, 0), np.float32))
         self.vector_matrix = vectors.matrix if self.vectors else None
-        return Vocabulary.build(
-            self.splits["train"], labels, scheme, self.min_frequency, vectors.words, vectors.matrix.shape[1]
-        )
+        train = self.splits["train"]
+        built = Vocabulary.build(train, labels, scheme, self.min_frequency, vectors.words, vectors.matrix.shape[1])
+        return built if self.known is None else built.with_words_of(self.known)
 
     def _summary(self) -> list[str]:
         lines = []

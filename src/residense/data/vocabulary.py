@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,11 @@ class Vocabulary:
             entities=_entity_types(train) if scheme != "none" else {},
         )
 
+    def with_words_of(self, known: "Vocabulary") -> "Vocabulary":
+        """Words and characters of another vocabulary, labels of this one, in the other's order if they are the same."""
+        labels = known.labels if set(known.labels) == set(self.labels) else self.labels
+        return replace(known, labels=labels, scheme=self.scheme, unit=self.unit, entities=self.entities)
+
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `Vocabulary(**state)` is the way back."""
         return asdict(self)
@@ -108,7 +113,8 @@ class Vocabulary:
         ids = {label: i for i, label in enumerate(self.labels)}
         unknown = sorted(set(labels) - set(ids))
         if unknown:
-            raise ValueError(f"tags {', '.join(unknown[:5])} are not among the labels of this model: {self.labels}")
+            new, old = (", ".join(sorted({tag.split("-", 1)[-1] for tag in tags})) for tags in (unknown, self.labels))
+            raise ValueError(f"the corpus has labels that this model does not know: {new}; it knows {old}")
         return np.array([ids[label] for label in labels], np.int64)
 
 

@@ -7,11 +7,12 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from residense.data.vocabulary import Vocabulary
+from residense.messages import say
 from residense.optim import Warmup
 
 
@@ -35,6 +36,7 @@ class Task(L.LightningModule):
         self.save_hyperparameters(logger=False)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.vocabulary: Vocabulary | None = None
+        self.initial_weights: dict[str, Tensor] = {}
 
     def build(self, vocabulary: Vocabulary) -> None:
         """Make the layers for a vocabulary."""
@@ -46,6 +48,7 @@ class Task(L.LightningModule):
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             self.adopt(data.vocabulary)
             self.start_from(data)
+            self._warm_start()
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take a vocabulary and make the layers for it."""
@@ -54,6 +57,18 @@ class Task(L.LightningModule):
 
     def start_from(self, data: Any) -> None:
         """Initialise fresh layers from what the data module brings along, such as word vectors."""
+
+    def _warm_start(self) -> None:
+        """Take over the initial weights that fit; those of another shape or name begin anew."""
+        own = self.state_dict()
+        fitting = {k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape}
+        if self.initial_weights and not fitting:
+            raise ValueError("--init_from: no weight of the checkpoint fits this model; give it the same encoder")
+        if fitting:
+            self.load_state_dict(fitting, strict=False)
+            anew = sorted(set(own) - set(fitting))
+            say(f"{len(fitting)} of {len(own)} weights taken over; these begin anew: {', '.join(anew) or 'none'}")
+        self.initial_weights = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the vocabulary into the checkpoint."""
