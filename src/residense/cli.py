@@ -18,7 +18,7 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning c
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -31,6 +31,7 @@ from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
 from residense.complaints import complaint, locate
 from residense.data.vocabulary import Vocabulary
+from residense.history import History
 from residense.messages import say
 from residense.run import has_wandb_login, is_terminal, record_run, run_directory
 from residense.tasks.base import Task
@@ -55,31 +56,36 @@ class Parser(LightningArgumentParser):
 def _dropped_options() -> logging.Logger:
     """A logger that passes on one of the parser's remarks: options lost because their class was swapped."""
     logger = logging.getLogger("residense.parser")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.addFilter(_is_a_loss)
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
+    logger.handlers = [_Losses()]
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
     return logger
 
 
-def _is_a_loss(record: logging.LogRecord) -> bool:
-    """Reword the remark; keep it back where all that is dropped are the defaults of the class before."""
-    found = re.search(r"change from '([\w.]+)' to '([\w.]+)', discarding init_args: (.*)\.$", record.getMessage(), re.S)
+class _Losses(logging.Handler):
+    """Says which options are not used any more because another class was chosen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        loss = _loss(record.getMessage())
+        if loss:
+            say(loss)
+
+
+def _loss(remark: str) -> str | None:
+    """The remark in our words; nothing where all that is dropped are the defaults of the class before."""
+    found = re.search(r"change from '([\w.]+)' to '([\w.]+)', discarding init_args: (.*)\.$", remark, re.S)
     if not found:
-        return False
+        return None
     before, after, options = found.groups()
     try:
         dropped = ast.literal_eval(options)
     except ValueError:  # holds a class: only the default model and data do
-        return False
+        return None
     module, _, name = before.rpartition(".")
     defaults = inspect.signature(getattr(import_module(module), name)).parameters
     lost = {k: v for k, v in dropped.items() if k not in defaults or v != defaults[k].default}
     names = ", ".join(f"{k}={v}" for k, v in lost.items())
-    record.msg, record.args = f"{before.split('.')[-1]} gave way to {after.split('.')[-1]}; not used: {names}", ()
-    return bool(lost)
+    return f"{before.split('.')[-1]} gave way to {after.split('.')[-1]}; not used: {names}" if lost else None
 
 
 def _option_names(parser: LightningArgumentParser) -> set[str]:
@@ -144,7 +150,6 @@ class CLI(LightningCLI):
                 "checkpoint.monitor": "val/f1",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
             }
         )
@@ -171,7 +176,7 @@ class CLI(LightningCLI):
         ckpt = options.get("ckpt_path")
         if ckpt:
             before = class_config(read_checkpoint(ckpt)["hyper_parameters"])
-            changed = _differences(before, options.model.as_dict())
+            changed = _differences(_plain(before), _plain(options.model.as_dict()))
             if changed:
                 raise UsageError(
                     f"a resumed run keeps its model, but {', '.join(changed[:3])} would change; "
@@ -194,7 +199,7 @@ class CLI(LightningCLI):
         options = self.config_init[self.subcommand]
         callbacks: list[L.Callback] = [Predictions(self._output(options)), Report(self.run_dir)]
         if self.subcommand == "fit":
-            callbacks = [c for c in self._own_callbacks(options) if c is not None] + callbacks
+            callbacks += [c for c in self._own_callbacks(options) if c is not None]
         if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
             callbacks.append(Bar(leave=False) if is_terminal() else Lines())
         config = {**options.trainer, **kwargs}
@@ -210,8 +215,11 @@ class CLI(LightningCLI):
 
     def _own_callbacks(self, options: Any) -> list[L.Callback | None]:
         averaged = options.ema if options.ema.decay else None
-        checkpoint = None if options.trainer.enable_checkpointing is False else options.checkpoint
-        return [averaged, options.early_stopping, checkpoint]
+        if options.trainer.enable_checkpointing is False:
+            return [averaged, options.early_stopping]
+        # ModelCheckpoint's own save_last writes only when a best one is written
+        last = ModelCheckpoint(options.checkpoint.dirpath, "last", enable_version_counter=False)
+        return [averaged, options.early_stopping, options.checkpoint, last]
 
     def _output(self, options: Any) -> Path | None:
         if options.output:
@@ -222,7 +230,8 @@ class CLI(LightningCLI):
         assert self.run_dir is not None
         if options.logger == "none":
             return False
-        csv = CSVLogger(save_dir=self.run_dir, name="", version="")
+        ckpt = options.get("ckpt_path")
+        csv = History(self.run_dir, read_checkpoint(ckpt)["global_step"] if ckpt else 0)
         return [csv, self._wandb(options)] if options.logger == "wandb" else [csv]
 
     def _wandb(self, options: Any) -> Logger:
@@ -244,7 +253,7 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero:
             record_run(self.run_dir, config, self.arguments)
         for logger in self.trainer.loggers:
-            if not isinstance(logger, CSVLogger):
+            if not isinstance(logger, History):
                 logger.log_hyperparams(self.config["fit"].as_dict())
             if getattr(logger, "_offline", False):
                 say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
@@ -264,6 +273,13 @@ class CLI(LightningCLI):
         early = self.trainer.early_stopping_callback
         print(f"best validation F1 {float(early.best_score):.4f}" if early else "", f"run directory {self.run_dir}")
         print(f'next: python main.py predict --ckpt_path {best} --data.text "..."')
+
+
+def _plain(config: dict[str, Any]) -> Any:
+    """As it would come back from a file: tuples are lists, and it is not told which file a part came from."""
+    if isinstance(config, dict):
+        return {key: _plain(value) for key, value in config.items() if key != "__path__"}
+    return [_plain(value) for value in config] if isinstance(config, list | tuple) else config
 
 
 def _differences(before: Any, after: Any, place: str = "model") -> list[str]:

@@ -46,6 +46,8 @@ class Corpus:
         tag_ids: list[int] = []
         offsets, document = [0], []
         for number, (tokens, tags) in enumerate(sentences):
+            if not tokens:
+                continue
             tags = tags if scheme == "none" or not tags else convert(tags, scheme)
             start = len(token_ids)
             token_ids += [forms.setdefault(token, len(forms)) for token in tokens]

@@ -25,14 +25,16 @@ from residense.predictions import Text
 
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU", "BMES"]
 Column = int | str | None
+HUB = "hf:"
 
 
 class TaggingDataModule(L.LightningDataModule):
     """Sentences of tokens with tags: named entities, slots, parts of speech.
 
     Args:
-        path: folder with train, dev and test files, one file, or a Hugging Face hub id; for `predict` a text file with
-            one text a line. Null for the embedded corpus (and, for `predict`, for standard input).
+        path: folder with train, dev and test files, one file, or hf:ID for a data set of the Hugging Face hub; for
+            `predict` a file, of which .txt holds one text a line. Null for the embedded corpus (and, for `predict`,
+            for standard input).
         text: texts to predict, instead of a file.
         synthetic: the embedded corpus.
         files: glob that the file names in the folder must match.
@@ -109,7 +111,7 @@ class TaggingDataModule(L.LightningDataModule):
         if self.vocabulary is not None:
             self.scheme = self.vocabulary.scheme
         self.splits, scheme, notes = self._load()
-        if self.split is None and len(self.splits) == 1:
+        if self.split is None and [*self.splits] == ["train"]:  # one file is all there is: it is what is asked for
             self.splits = {{"validate": "validation"}.get(stage, stage): self.splits["train"]}
         elif stage == "fit":
             self.splits = self._complete(notes)
@@ -135,10 +137,7 @@ class TaggingDataModule(L.LightningDataModule):
     def _files(self) -> dict[str, Path]:
         if self.path is None:
             return {}
-        path = Path(self.path)
-        if not path.exists() and self.path.count("/") <= 1 and not path.suffix:
-            return {}
-        return find_splits(path, self.files)
+        return {} if self.path.startswith(HUB) else find_splits(Path(self.path), self.files)
 
     def _read(self) -> Arrays:
         if self.path is None:
@@ -160,7 +159,7 @@ class TaggingDataModule(L.LightningDataModule):
     def _readings(self) -> dict[str, Reading]:
         files = self._files()
         if not files:
-            return read_dataset(str(self.path))
+            return read_dataset(str(self.path).removeprefix(HUB))
         options = (self.token_column, self.tag_column, self.encoding, self.repair)
         return {name: read(file, *options) for name, file in files.items()}
 

@@ -118,7 +118,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         in_dim: int,
-        block: BlockFactory | list[BlockFactory] = Conv,
+        block: list[BlockFactory] | BlockFactory = Conv,  # in this order: jsonargparse writes what fits first
         connection: ConnectionFactory = Residual,
         depth: int | list[int] = 4,
         dim: int = 128,

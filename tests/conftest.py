@@ -1,0 +1,53 @@
+"""What all tests share: a cache of their own, no W&B account, one thread, and one small trained model."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from residense.cli import main
+
+SMALL = ["--logger=none", "--data.synthetic.size=1000", "--model.encoder.depth=2", "--data.batch_tokens=256"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESIDENSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("NETRC", str(tmp_path_factory.mktemp("home") / "netrc"))
+        for name in [n for n in os.environ if n.startswith(("WANDB_", "SLURM_", "RESIDENSE_RUN"))]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_trace() -> Iterator[None]:
+    yield
+    for name in ("RESIDENSE_RUN_DIR", "PL_GLOBAL_SEED"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a small dense tagger, trained until it finds something."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    assert main(["fit", "--config=dense_ner.yaml", *SMALL, "--trainer.max_epochs=6", f"--run_dir={run}"]) == 0
+    return run
+
+
+@pytest.fixture
+def checkpoint(trained: Path) -> str:
+    """Its best checkpoint."""
+    return str(trained / "checkpoints" / "best.ckpt")
+
+
+@pytest.fixture
+def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Train for a few batches in an empty directory; more options follow."""
+    monkeypatch.chdir(tmp_path)
+    few = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
+    return lambda *options: main(["fit", "--config=dense_ner.yaml", *SMALL, *few, *options])

@@ -1,0 +1,333 @@
+"""The command line as users type it."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from residense.cli import main
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = [
+    "Note: Angela Merkel flew to Paris.",
+    "- item of Anna Smith",
+    "null",
+    "true",
+    "",
+    "[x] {a: b} 'c' \"d\" # e",
+    "😀 Anna 👩‍👩‍👧 met Bob — on 3 May",
+    "--trainer.max_epochs 3",
+    "tab\there \\n",
+    "1e-3",
+]
+
+
+def predict(capfd: pytest.CaptureFixture[str], *options: str) -> list[dict]:
+    assert main(["predict", *options]) == 0
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+def run(*words: str, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "main.py"), *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)  # type: ignore[call-overload]
+
+
+# -- a run and what it leaves ------------------------------------------------------------------------------------------
+
+
+def test_fit_leaves_one_self_contained_run_directory(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit("--name=mine", "--logger=csv") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    (directory,) = (tmp_path / "runs" / "mine").iterdir()
+    names = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml",
+        "command.txt",
+        "git.txt",
+        "packages.txt",
+        "metrics.csv",
+        "test.json",
+        "predictions.jsonl",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+    assert yaml.safe_load((directory / "config.yaml").read_text())["data"]["init_args"]["synthetic"]["size"] == 1000
+    assert "--name=mine" in (directory / "command.txt").read_text()
+
+
+def test_two_runs_started_together_do_not_meet(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit() == fit() == 0
+    assert len(list((tmp_path / "runs" / "dense_ner").iterdir())) == 2
+
+
+def test_the_resolved_config_repeats_the_run(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit("--run_dir=first", "--model.encoder.connection=Residual") == 0
+    assert main(["fit", "--config=first/config.yaml", "--run_dir=second"]) == 0
+    results = [json.loads((tmp_path / name / "test.json").read_text()) for name in ("first", "second")]
+    assert results[0] == results[1]
+    weights = [
+        torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("first", "second")
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_wandb_is_offline_without_a_key_and_stays_in_the_run_directory(
+    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--run_dir=here", "--logger=wandb") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert list((tmp_path / "here" / "wandb").glob("offline-run-*/*.wandb"))
+    assert list((tmp_path / "here" / "wandb").glob("offline-run-*/files/media/table/test/confusion*"))
+    assert "wandb sync here/wandb" in capfd.readouterr().err
+
+
+def test_the_model_beats_looking_entities_up(trained: Path) -> None:
+    results = json.loads((trained / "test.json").read_text())
+    assert results["f1"] > results["compared"]["dictionary lookup"]["f1"]
+    assert results["compared"]["unseen in training"]["support"] > 20
+
+
+# -- a checkpoint is enough --------------------------------------------------------------------------------------------
+
+
+def test_test_repeats_the_score_of_fit_to_every_digit(trained: Path, checkpoint: str, tmp_path: Path) -> None:
+    assert main(["test", f"--ckpt_path={checkpoint}", f"--run_dir={tmp_path}", "--logger=none"]) == 0
+    again, first = (json.loads((path / "test.json").read_text()) for path in (tmp_path, trained))
+    assert again == first and first["f1"] > 0
+
+
+def test_two_processes_score_as_one(trained: Path, checkpoint: str, tmp_path: Path) -> None:
+    two = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--data.eval_batch_tokens=300"]
+    done = run("test", "--ckpt_path", checkpoint, "--run_dir", "two", "--logger", "none", *two, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again, first = (json.loads((path / "test.json").read_text()) for path in (tmp_path / "two", trained))
+    assert again == first
+    lines = [(path / "predictions.jsonl").read_text().splitlines() for path in (tmp_path / "two", trained)]
+    texts = [[json.loads(line)["text"] for line in part] for part in lines]
+    assert texts[0] == texts[1]
+
+
+def test_a_copied_checkpoint_predicts_alone(checkpoint: str, tmp_path: Path) -> None:
+    shutil.copy(checkpoint, tmp_path / "copied.ckpt")
+    text = "Please call Anna Smith on Monday."
+    done = run("predict", "--ckpt_path", "copied.ckpt", "--data.text", text, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["text"] == text
+    assert done.stderr == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["copied.ckpt"]
+
+
+def test_texts_are_taken_as_they_are(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    options = [word for text in HOSTILE for word in ("--data.text", text)]
+    records = predict(capfd, f"--ckpt_path={checkpoint}", *options)
+    assert [record["text"] for record in records] == HOSTILE
+    for record in records:
+        for entity in record["entities"]:
+            assert record["text"][entity["start"] : entity["end"]] == entity["text"] != ""
+            assert 0 < entity["probability"] <= 1
+
+
+def test_predictions_do_not_depend_on_the_batch_size(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    texts = [f"--data.text={text} {filler}" for text in HOSTILE for filler in ("", "and Jordan in Paris " * 9)]
+    together, alone = (
+        predict(capfd, f"--ckpt_path={checkpoint}", *texts, f"--data.eval_batch_tokens={budget}")
+        for budget in (4096, 1)
+    )
+    probabilities = [[e.pop("probability") for r in records for e in r["entities"]] for records in (together, alone)]
+    assert together == alone
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-4) and probabilities[0]
+
+
+def test_files_and_standard_input_are_predicted(
+    checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw.txt").write_text("Anna met Bob.\n\nnull: x\n")
+    (tmp_path / "columns.conll").write_text("Anna\tO\nmet\tO\n\nBob\tO\n")
+    (tmp_path / "lines.jsonl").write_text('{"text": "Anna met  Bob"}\n{"tokens": ["Bob", "Lee"]}\n')
+    monkeypatch.chdir(tmp_path)
+    expected = {
+        "raw.txt": ["Anna met Bob.", "", "null: x"],
+        "columns.conll": ["Anna met", "Bob"],
+        "lines.jsonl": ["Anna met  Bob", "Bob Lee"],
+    }
+    for name, texts in expected.items():
+        assert main(["predict", f"--ckpt_path={checkpoint}", f"--data.path={name}", "--output=out.jsonl"]) == 0
+        assert [json.loads(line)["text"] for line in Path("out.jsonl").read_text().splitlines()] == texts
+    with (tmp_path / "raw.txt").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert [r["text"] for r in predict(capfd, f"--ckpt_path={checkpoint}")] == expected["raw.txt"]
+
+
+def test_a_text_over_the_limit_is_predicted_whole(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    text = "Please call Anna Smith on Monday . " * 40
+    (record,) = predict(capfd, f"--ckpt_path={checkpoint}", f"--data.text={text}", "--data.max_length=50")
+    assert record["text"] == text
+    assert record["entities"][-1]["start"] > len(text) - 60
+
+
+def test_the_vocabulary_of_the_checkpoint_wins_over_other_data(
+    checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test.conll").write_text("Anna\tB-PERSON\nmet\tO\n\n")
+    assert main(["test", f"--ckpt_path={checkpoint}", f"--data.path={tmp_path}"]) == 0
+    assert " 1 " in next(line for line in capfd.readouterr().out.splitlines() if "PERSON" in line)
+    (tmp_path / "test.conll").write_text("Anna\tB-WOMAN\nmet\tO\n\n")
+    assert main(["test", f"--ckpt_path={checkpoint}", f"--data.path={tmp_path}"]) == 2
+    assert "labels that this model does not know: WOMAN" in capfd.readouterr().err
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_where_it_stopped(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit("--run_dir=here", "--logger=csv") == 0
+    assert main(["fit", "--run_dir=here", "--ckpt_path=last", "--trainer.max_epochs=3"]) == 0
+    with (tmp_path / "here" / "metrics.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["val/f1"]]
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert torch.load("here/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_continuing_nothing_begins(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit("--run_dir=here", "--ckpt_path=last") == 0
+    assert (tmp_path / "here" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_run_is_not_overwritten(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "config.yaml").read_bytes()
+    assert main(["fit", "--config=dense_ner.yaml", f"--run_dir={trained}"]) == 2
+    assert "continue it with --ckpt_path last" in capfd.readouterr().err
+    assert (trained / "config.yaml").read_bytes() == before
+
+
+def test_resuming_with_another_model_is_refused(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = [f"--run_dir={trained}", "--ckpt_path=last"]
+    assert main(["fit", *options, "--model.optimizer.lr=0.5"]) == 2
+    assert "model.optimizer.lr would change" in capfd.readouterr().err
+    assert main(["fit", *options, "--model.encoder.connection=Residual"]) == 2
+    assert "model.encoder.connection would change" in capfd.readouterr().err
+
+
+def test_weights_are_taken_over_for_other_labels(
+    fit: Callable[..., int], checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.conll").write_text("Anna\tB-WOMAN\nmet\tO\nBob\tB-MAN\n\n" * 5)
+    assert fit(f"--init_from={checkpoint}", f"--data.path={tmp_path}", "--run_dir=tuned") == 0
+    assert "these begin anew: head.end, head.moves" in capfd.readouterr().err
+    tuned, before = (torch.load(path, weights_only=True) for path in ("tuned/checkpoints/last.ckpt", checkpoint))
+    assert tuned["vocabulary"]["words"] == before["vocabulary"]["words"]
+    assert {"S-MAN", "S-WOMAN"} < set(tuned["vocabulary"]["labels"])
+
+
+# -- what is typed wins, or is refused ---------------------------------------------------------------------------------
+
+
+def test_options_win_over_configs_wherever_they_stand(fit: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("trainer: {max_epochs: 7}\nname: from_file\n")
+    assert (
+        main(["--name=typed", "fit", "--config=dense_ner.yaml", "--trainer.fast_dev_run=true", "-c", "own.yaml"]) == 0
+    )
+    (directory,) = (tmp_path / "runs" / "typed").iterdir()
+    assert yaml.safe_load((directory / "config.yaml").read_text())["trainer"]["max_epochs"] == 7
+
+
+def test_an_existing_path_wins_over_the_config_of_that_name(fit: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "dense_ner.yaml").write_text((ROOT / "configs" / "residual_ner.yaml").read_text())
+    (tmp_path / "dense_ner.yaml").write_text(
+        "name: local\nmodel: {class_path: Tagger}\ndata: {class_path: TaggingDataModule}"
+    )
+    assert fit() == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["local"]
+
+
+def test_options_lost_with_their_class_are_named(fit: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    growth = "--model.encoder.connection.growth_rate=8"
+    assert fit(growth, "--model.encoder.connection=Residual") == 0
+    assert "Dense gave way to Residual; not used: growth_rate=8" in capfd.readouterr().err.splitlines()
+
+
+MISTAKES = [
+    (["--trainer.max_epoch=3"], "there is no option trainer.max_epoch; did you mean trainer.max_epochs"),
+    (["--model.encoder.connection=Residul"], "there is no class Residul; did you mean Residual?"),
+    (["--model.encoder.connection.groth=3"], "there is no option groth; did you mean growth_rate?"),
+    (["--model.encoder.connection.growth_rate=x"], "model.encoder.connection.growth_rate: expected int, got x"),
+    (["--model.encoder.block=Residual"], "model.encoder.block: Residual does not fit here"),
+    (["--model.encoder.block=block/nope.yaml"], "there is no file block/nope.yaml"),
+    (["--data.scheme=IOB3"], "data.scheme: expected one of 'IOB1', 'IOB2'"),
+    (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
+    (["--config=nope.yaml"], "no config nope.yaml, neither here nor in configs/; there are: dense_ner.yaml"),
+    (["--model.encoder.block.kernel=4"], "kernel must be odd"),
+    (["--data.path=nowhere"], "nowhere"),
+    (["--data.vectors=nowhere.txt"], "nowhere.txt: no such vector file"),
+    (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
+    (["--ckpt_path=last"], "needs --run_dir"),
+    (["--config"], "--config needs a value"),
+]
+
+
+@pytest.mark.parametrize(("options", "expected"), MISTAKES, ids=[" ".join(options) for options, _ in MISTAKES])
+def test_a_mistake_is_answered_in_a_line(
+    fit: Callable[..., int], options: list[str], expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(*options) == 2
+    complaint = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(complaint) == 1 and expected in complaint[0]
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+BAD_CONFIGS = {
+    "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option trainer.max_epoch; did you mean trainer.max_epochs",
+    "name: x\ntrainr: 3": "bad.yaml:2: there is no option trainr; did you mean trainer?",
+    "model: {class_path: Tager}": "bad.yaml:1: model: there is no class Tager; did you mean Tagger?",
+    "model: [": "bad.yaml:1: not YAML",
+    "- x": "bad.yaml: a config holds",
+    "data: {class_path: Tagger}": "data: Tagger does not fit here",
+}
+
+
+@pytest.mark.parametrize("content", BAD_CONFIGS)
+def test_a_bad_config_is_answered_with_its_line(
+    content: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text(content)
+    assert main(["fit", "--config=bad.yaml"]) == 2
+    errors = capfd.readouterr().err
+    assert BAD_CONFIGS[content] in errors and len(errors.splitlines()) <= 5
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
+def test_a_damaged_checkpoint_is_refused(content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(content)
+    assert main(["predict", f"--ckpt_path={tmp_path / 'bad.ckpt'}", "--data.text=x"]) == 2
+    assert "cannot be loaded as a checkpoint" in capfd.readouterr().err
+
+
+def test_a_truncated_or_foreign_checkpoint_is_refused(
+    checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.ckpt").write_bytes(Path(checkpoint).read_bytes()[:-1000])
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    for name, expected in (("cut", "cannot be loaded"), ("foreign", "not a checkpoint of this project")):
+        assert main(["test", f"--ckpt_path={tmp_path / name}.ckpt"]) == 2
+        assert expected in capfd.readouterr().err
+
+
+def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--data.text=x"]) == 2
+    assert "needs a trained model: --ckpt_path" in capfd.readouterr().err
+
+
+def test_main_prints_help_as_a_command(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path, env={**os.environ, "COLUMNS": "100"})
+    assert done.returncode == 0 and "fit" in done.stdout and "predict" in done.stdout and done.stderr == ""

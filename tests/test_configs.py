@@ -1,0 +1,44 @@
+"""Every config trains, and every pair of block and connection is a matter of one word each."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+EXPERIMENTS = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+PARTS = {
+    "block": "model.encoder.block",
+    "connection": "model.encoder.connection",
+    "head": "model.head",
+    "embeddings": "model.embeddings",
+    "optimizer": "model.optimizer",
+    "data": "data",
+    "trainer": "trainer",
+}
+FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_trains(name: str, fit: Callable[..., int]) -> None:
+    assert fit(f"--config={name}") == 0
+
+
+@pytest.mark.parametrize("name", [name for name in FRAGMENTS if name != "trainer/ddp.yaml"])
+def test_fragment_trains(name: str, fit: Callable[..., int]) -> None:
+    assert (
+        fit(f"--{PARTS[name.split('/')[0]]}={name}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2") == 0
+    )
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_config_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    assert yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("block", ["conv", "lstm", "transformer"])
+@pytest.mark.parametrize("connection", ["Plain", "Residual", "Dense"])
+def test_pair_trains(block: str, connection: str, fit: Callable[..., int]) -> None:
+    assert fit(f"--model.encoder.block=block/{block}.yaml", f"--model.encoder.connection={connection}") == 0
