@@ -328,6 +328,11 @@ def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFi
     assert "needs a trained model: --ckpt_path" in capfd.readouterr().err
 
 
+def test_fit_without_a_config_says_which_there_are(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit"]) == 2
+    assert "such as --config dense_ner.yaml; there are: dense_ner.yaml" in capfd.readouterr().err
+
+
 def test_main_prints_help_as_a_command(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0 and "fit" in done.stdout and "predict" in done.stdout and done.stderr == ""

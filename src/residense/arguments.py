@@ -42,6 +42,8 @@ def arrange(argv: Sequence[str]) -> list[str]:
     if subcommand == "fit":
         if not configs and run_dir and ckpt:
             configs = [str(Path(run_dir) / "config.yaml")]
+        if not configs and not any(name.startswith(("--model", "--help", "-h")) for name, _ in options):
+            raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {_known_configs()}")
     elif ckpt is None:
         raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
     else:
@@ -86,8 +88,7 @@ def _find_config(value: str) -> str:
     """An existing path, or a file of that name in `configs/`."""
     found = next((path for path in (Path(value), *(folder / value for folder in FOLDERS)) if path.is_file()), None)
     if found is None:
-        known = sorted({path.name for folder in FOLDERS for path in folder.glob("*.yaml")})
-        raise UsageError(f"no config {value}, neither here nor in configs/; there are: {', '.join(known)}")
+        raise UsageError(f"no config {value}, neither here nor in configs/; there are: {_known_configs()}")
     try:
         content = yaml.safe_load(found.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -97,6 +98,10 @@ def _find_config(value: str) -> str:
     if not isinstance(content, dict):
         raise UsageError(f"{found}: a config holds `option: value` lines, this holds {type(content).__name__}")
     return str(found)
+
+
+def _known_configs() -> str:
+    return ", ".join(sorted({path.name for folder in FOLDERS for path in folder.glob("*.yaml")}))
 
 
 def _find_fragment(word: str) -> str:

@@ -1,26 +1,22 @@
 """The command line: configs, run directory, loggers, checkpoints. `main.py` calls `main`."""
 
-import ast
-import inspect
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse will drop
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import residense.data.tagging
 import residense.tasks.tagging  # noqa: F401  (short class names are found among the classes that are imported)
@@ -29,79 +25,14 @@ from residense.callbacks.ema import EMA
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
-from residense.complaints import complaint, locate
 from residense.data.vocabulary import Vocabulary
 from residense.history import History
 from residense.messages import say
-from residense.run import has_wandb_login, is_terminal, record_run, run_directory
+from residense.parser import Parser, locate
+from residense.run import git_state, has_wandb_login, is_terminal, record_run, run_directory
 from residense.tasks.base import Task
 
 PACKAGE = str(Path(__file__).parent)
-
-
-class Parser(LightningArgumentParser):
-    """Complains in a few lines, refuses abbreviations."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-        self.logger = _dropped_options()
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong and the nearest valid name."""
-        if not self.exit_on_error:  # a part of the command line: the parser of the whole will say it
-            super().error(message, ex)
-        raise UsageError(complaint(message, _option_names(self), _class_names()))
-
-
-def _dropped_options() -> logging.Logger:
-    """A logger that passes on one of the parser's remarks: options lost because their class was swapped."""
-    logger = logging.getLogger("residense.parser")
-    logger.handlers = [_Losses()]
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    return logger
-
-
-class _Losses(logging.Handler):
-    """Says which options are not used any more because another class was chosen."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        loss = _loss(record.getMessage())
-        if loss:
-            say(loss)
-
-
-def _loss(remark: str) -> str | None:
-    """The remark in our words; nothing where all that is dropped are the defaults of the class before."""
-    found = re.search(r"change from '([\w.]+)' to '([\w.]+)', discarding init_args: (.*)\.$", remark, re.S)
-    if not found:
-        return None
-    before, after, options = found.groups()
-    try:
-        dropped = ast.literal_eval(options)
-    except ValueError:  # holds a class: only the default model and data do
-        return None
-    module, _, name = before.rpartition(".")
-    defaults = inspect.signature(getattr(import_module(module), name)).parameters
-    lost = {k: v for k, v in dropped.items() if k not in defaults or v != defaults[k].default}
-    names = ", ".join(f"{k}={v}" for k, v in lost.items())
-    return f"{before.split('.')[-1]} gave way to {after.split('.')[-1]}; not used: {names}" if lost else None
-
-
-def _option_names(parser: LightningArgumentParser) -> set[str]:
-    parsers = [parser, *getattr(getattr(parser, "_subcommands_action", None), "choices", {}).values()]
-    own = {action.dest for p in parsers for action in p._actions if not action.dest.endswith(".help")}
-    return own | {name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"}
-
-
-def _class_names() -> set[str]:
-    return {cls.__name__ for cls in _classes()}
-
-
-def _classes() -> list[type]:
-    import residense
-
-    return [item for item in (getattr(residense, name) for name in residense._HOME) if isinstance(item, type)]
 
 
 class CLI(LightningCLI):
@@ -119,6 +50,7 @@ class CLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
+            parser_kwargs={"description": "Train, evaluate and use NLP encoders with interchangeable connections."},
             trainer_defaults={
                 "num_sanity_val_steps": 0,
                 "use_distributed_sampler": False,  # batches are shared out by the data module
@@ -163,7 +95,7 @@ class CLI(LightningCLI):
         """Leave what was typed as it is: `arrange` put a checkpoint's configuration in front of it."""
 
     def before_instantiate_classes(self) -> None:
-        options = self.config[self.subcommand]
+        options = self.config[str(self.subcommand)]
         if self.subcommand == "fit":
             self._refuse_what_would_be_lost(options)
             self.run_dir = run_directory(options.name, options.run_dir)
@@ -187,7 +119,7 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """The vocabulary of a checkpoint comes before that of any data."""
-        options = self.config[self.subcommand]
+        options = self.config[str(self.subcommand)]
         if options.get("ckpt_path"):
             self.model.adopt(Vocabulary(**read_checkpoint(options.ckpt_path)["vocabulary"]))
         elif options.get("init_from") and self.subcommand == "fit":
@@ -196,18 +128,19 @@ class CLI(LightningCLI):
             self.model.initial_weights = checkpoint["state_dict"]
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        options = self.config_init[self.subcommand]
-        callbacks: list[L.Callback] = [Predictions(self._output(options)), Report(self.run_dir)]
-        if self.subcommand == "fit":
-            callbacks += [c for c in self._own_callbacks(options) if c is not None]
+        options = self.config_init[str(self.subcommand)]
+        callbacks: list[L.Callback] = []
         if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
             callbacks.append(Bar(leave=False) if is_terminal() else Lines())
+        callbacks += [Predictions(self._output(options)), Report(self.run_dir)]
+        if self.subcommand == "fit":
+            callbacks += [c for c in self._own_callbacks(options) if c is not None]
         config = {**options.trainer, **kwargs}
         config["default_root_dir"] = self.run_dir or config.get("default_root_dir")
         config["enable_checkpointing"] = self.subcommand == "fit" and config.get("enable_checkpointing") is not False
         config["enable_progress_bar"] = config.get("enable_progress_bar") is not False and self.subcommand != "predict"
         if config.get("logger") in (None, True):
-            config["logger"] = self._loggers(options) if self.run_dir else False
+            config["logger"] = self._loggers(self.run_dir, options) if self.run_dir else False
         try:
             return self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -226,21 +159,20 @@ class CLI(LightningCLI):
             return Path(options.output)
         return self.run_dir / "predictions.jsonl" if self.run_dir else None
 
-    def _loggers(self, options: Any) -> list[Logger] | Literal[False]:
-        assert self.run_dir is not None
+    def _loggers(self, run_dir: Path, options: Any) -> list[Logger] | Literal[False]:
         if options.logger == "none":
             return False
         ckpt = options.get("ckpt_path")
-        csv = History(self.run_dir, read_checkpoint(ckpt)["global_step"] if ckpt else 0)
-        return [csv, self._wandb(options)] if options.logger == "wandb" else [csv]
+        history = History(run_dir, read_checkpoint(ckpt)["global_step"] if ckpt else 0)
+        return [history, self._wandb(run_dir, options.project)] if options.logger == "wandb" else [history]
 
-    def _wandb(self, options: Any) -> Logger:
+    def _wandb(self, run_dir: Path, project: str) -> Logger:
         from lightning.pytorch.loggers import WandbLogger
 
         offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
         os.environ.setdefault("WANDB_SILENT", "true")
-        name = "/".join(self.run_dir.parts[-2:])  # type: ignore[union-attr]
-        logger = WandbLogger(name=name, save_dir=self.run_dir, project=options.project, offline=offline, resume="allow")
+        name = "/".join(run_dir.parts[-2:])
+        logger = WandbLogger(name=name, save_dir=run_dir, project=project, offline=offline, resume="allow")
         logger._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
         return logger
 
@@ -249,12 +181,11 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         assert self.run_dir is not None
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        config = self._parser("fit").dump(self.config["fit"], skip_none=False)
         if self.trainer.is_global_zero:
-            record_run(self.run_dir, config, self.arguments)
+            record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
-                logger.log_hyperparams(self.config["fit"].as_dict())
+                logger.log_hyperparams({**self.config["fit"].as_dict(), "git": git_state().splitlines()[:2]})
             if getattr(logger, "_offline", False):
                 say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")
@@ -262,17 +193,23 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        best = self.trainer.checkpoint_callback.best_model_path if self.trainer.checkpoint_callback else ""
-        stage = "test" if "test" in self.datamodule.splits else "validate"
+        checkpoint = self.trainer.checkpoint_callback
+        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
         if best and self.config_init["fit"].test_after_fit:
-            getattr(self.trainer, stage)(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
-        self._say_what_is_where(best)
+            evaluate = self.trainer.test if "test" in self.datamodule.splits else self.trainer.validate
+            evaluate(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+        self._say_what_is_next(os.path.relpath(best))
 
     @rank_zero_only
-    def _say_what_is_where(self, best: str) -> None:
+    def _say_what_is_next(self, best: str) -> None:
         early = self.trainer.early_stopping_callback
-        print(f"best validation F1 {float(early.best_score):.4f}" if early else "", f"run directory {self.run_dir}")
+        if isinstance(early, EarlyStopping):
+            print(f"best {early.monitor} {float(early.best_score):.4f} in epoch {self._best_epoch(best)}")
+        print(f"run directory {self.run_dir}")
         print(f'next: python main.py predict --ckpt_path {best} --data.text "..."')
+
+    def _best_epoch(self, best: str) -> int:
+        return read_checkpoint(best)["epoch"] + 1
 
 
 def _plain(config: dict[str, Any]) -> Any:

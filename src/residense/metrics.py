@@ -103,7 +103,7 @@ class SpanF1(Metric):
         And `confusion`, summed over all processes.
         """
         hits, found, expected = counts(self.confusion)
-        f1, present = _ratio(2 * hits, found + expected), expected > 0
+        f1, present = _ratio(2 * hits, found + expected), found + expected > 0
         return {
             "precision": _ratio(hits.sum(), found.sum()),
             "recall": _ratio(hits.sum(), expected.sum()),

@@ -11,9 +11,9 @@ from residense.data.tokenize import tokenize
 
 
 class Tags(NamedTuple):
-    """Predicted tags of one sentence: its place in the corpus, label ids, log p(y_t), and log p(y_t | y_{t-1})."""
+    """Predicted tags of one sentence: place in the corpus, label ids, log p(y_t), and log p(y_t | y_{t-1})."""
 
-    index: int
+    place: int
     tags: list[int]
     here: list[float]
     after: list[float]
@@ -47,7 +47,7 @@ def merge(predicted: Iterable[Tags], document: np.ndarray, num_documents: int) -
     """Put the parts of long sentences together again: one `Tags` for each document, in order."""
     whole = [Tags(i, [], [], []) for i in range(num_documents)]
     for part in sorted(predicted):
-        target = whole[document[part.index]]
+        target = whole[document[part.place]]
         target.tags.extend(part.tags)
         target.here.extend(part.here)
         target.after.extend(part.after)

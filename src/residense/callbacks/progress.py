@@ -59,11 +59,24 @@ class _Counting(ProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return metrics | {"tokens/s": self.throughput.rate}
+        return metrics | {"tokens/s": f"{self.throughput.rate:,}"}
+
+    def summary(self, trainer: L.Trainer, pl_module: L.LightningModule) -> str:
+        """The epoch in a line."""
+        shown = (
+            f"{k} {v if isinstance(v, str) else f'{v:.4f}'}" for k, v in self.get_metrics(trainer, pl_module).items()
+        )
+        epochs = "" if (trainer.max_epochs or -1) < 0 else f"/{trainer.max_epochs}"
+        return f"epoch {trainer.current_epoch + 1}{epochs}  {'  '.join(shown)}"
 
 
 class Bar(_Counting, RichProgressBar):
-    """Rich progress bar."""
+    """Rich progress bar, and a line for each epoch above it."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.progress is not None:
+            self.progress.console.print(self.summary(trainer, pl_module), highlight=False)
 
 
 class Lines(_Counting):
@@ -78,8 +91,4 @@ class Lines(_Counting):
     @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        metrics = self.get_metrics(trainer, pl_module)
-        shown = "  ".join(f"{k} {float(v):.4f}" for k, v in metrics.items() if k != "tokens/s")
-        epochs = "" if (trainer.max_epochs or -1) < 0 else f"/{trainer.max_epochs}"
-        rate = f"{self.throughput.rate:,} tokens/s"
-        print(f"epoch {trainer.current_epoch + 1}{epochs}  {shown}  {rate}", flush=True)
+        print(self.summary(trainer, pl_module), flush=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from residense.data.cache import write_atomically
+from residense.messages import say
 
 STAGES = {"validate": "val", "test": "test"}
 
@@ -23,6 +24,14 @@ class Report(L.Callback):
 
     def __init__(self, run_dir: Path | None = None):
         self.run_dir = run_dir
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        parts = {name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.named_children()}
+        parts = {name: size for name, size in parts.items() if size}
+        say(f"{sum(parts.values()):,} parameters: " + ", ".join(f"{name} {size:,}" for name, size in parts.items()))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams({"parameters": parts})
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))

@@ -83,7 +83,8 @@ def plan(lengths: np.ndarray, budget: int, rng: np.random.Generator | None = Non
         if i > start and (i + 1 - start) * length > budget:
             batches.append(order[start:i])
             start = i
-    batches.append(order[start:])
+    if ordered:
+        batches.append(order[start:])
     if rng is not None:
         batches = [batches[i] for i in rng.permutation(len(batches))]
     return batches
@@ -135,4 +136,5 @@ class BatchLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the batch that was handed out last."""
         epoch, position = state["epoch"], state["position"]
+        self.epoch, self.position = epoch, position
         self._next = (epoch, position) if position < len(self) else (epoch + 1, 0)

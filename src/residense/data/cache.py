@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -43,7 +42,7 @@ def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
-    except (OSError, ValueError, BadZipFile):
+    except Exception:  # whatever is wrong with the file, its arrays can be built again
         arrays = build()
     with contextlib.suppress(OSError):
         write_atomically(path, _pack(arrays))

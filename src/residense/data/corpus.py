@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from residense.data.cache import Arrays, pack_strings, unpack_strings
-from residense.data.schemes import convert, spans
+from residense.data.schemes import Span, convert, spans
 
 SENTENCE_ENDS = frozenset(".!?。！？")
 
@@ -40,6 +40,8 @@ class Corpus:
     @classmethod
     def build(cls, sentences: Iterable[tuple[Sequence[str], Sequence[str]]], scheme: str, max_length: int) -> "Corpus":
         """Flatten (tokens, tags) pairs, tags converted to `scheme`, sentences over `max_length` tokens split."""
+        if max_length < 1:
+            raise ValueError(f"max_length must be at least 1 token; got {max_length}")
         forms: dict[str, int] = {}
         labels: dict[str, int] = {}
         token_ids: list[int] = []
@@ -51,8 +53,11 @@ class Corpus:
             tags = tags if scheme == "none" or not tags else convert(tags, scheme)
             start = len(token_ids)
             token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
+            spanned = tags and scheme != "none"
+            cuts = _cuts(tokens, spans(tags) if spanned else [], max_length)
+            if spanned and len(cuts) > 1:  # a span longer than a part is cut, and each piece is a span
+                tags = [tag for a, b in pairwise((0, *cuts)) for tag in convert(tags[a:b], scheme)]
             tag_ids += [labels.setdefault(tag, len(labels)) for tag in tags] if tags else [0] * len(tokens)
-            cuts = _cuts(tokens, tags, max_length)
             offsets += [start + cut for cut in cuts]
             document += [number] * len(cuts)
         return cls(
@@ -115,12 +120,12 @@ class Corpus:
         return cls(unpack_strings(arrays["forms"]), unpack_strings(arrays["labels"]), **flat)
 
 
-def _cuts(tokens: Sequence[str], tags: Sequence[str], limit: int) -> list[int]:
-    """Ends of the parts that a sentence is split into: after the last full stop in reach, never inside a span."""
+def _cuts(tokens: Sequence[str], found: Iterable[Span], limit: int) -> list[int]:
+    """Ends of the parts that a sentence is split into: after the last full stop in reach, not inside a span."""
     cuts, length = [], len(tokens)
     if length <= limit:
         return [length]
-    inside = {t for span in spans(tags) for t in range(span.start + 1, span.end)} if tags else set()
+    inside = {t for span in found for t in range(span.start + 1, span.end)}
     start = 0
     while length - start > limit:
         places = [t for t in range(start + 1, start + limit + 1) if t not in inside]

@@ -115,12 +115,13 @@ class TaggingDataModule(L.LightningDataModule):
             self.splits = {{"validate": "validation"}.get(stage, stage): self.splits["train"]}
         elif stage == "fit":
             self.splits = self._complete(notes)
+        needed = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}[stage]
+        for name in needed:
+            if name not in self.splits:
+                raise ValueError(f"{self.path}: no {name} split, only {', '.join(self.splits)}; see --data.split")
         if self.vocabulary is None:
             self.vocabulary = self._build_vocabulary(scheme)
         say(*notes, *self._summary())
-        missing = {"fit": "train", "validate": "validation", "test": "test"}[stage]
-        if missing not in self.splits:
-            raise ValueError(f"{self.path}: no {missing} split, only {', '.join(self.splits)}; see --data.split")
 
     def _load(self) -> tuple[dict[str, Corpus], str, list[str]]:
         """All splits, the scheme they are written in for training, and what was inferred; from the cache if there."""
@@ -219,8 +220,10 @@ class TaggingDataModule(L.LightningDataModule):
                 raise CorpusError(path, None, "no such file", fix="give --data.path a file or --data.text a text")
             reading = read(path, self.token_column, self.tag_column, self.encoding, self.repair, labelled=False)
             for sentence in reading.sentences:
-                given = sentence.text is not None and sentence.offsets is not None
-                yield Text(sentence.text, sentence.offsets) if given else Text.joined(sentence.tokens, unit)
+                if sentence.text is not None and sentence.offsets is not None:
+                    yield Text(sentence.text, sentence.offsets)
+                else:
+                    yield Text.joined(sentence.tokens, unit)
 
     # -- batches ----------------------------------------------------------------------------------------------------
 

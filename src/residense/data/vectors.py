@@ -55,7 +55,8 @@ def _parse(path: Path) -> Arrays:
 
 def _row(values: list[bytes], dim: int, path: Path, number: int) -> np.ndarray:
     try:
-        row = np.array(values, np.float32)
+        with np.errstate(over="ignore"):
+            row = np.array(values, np.float32)
     except ValueError:
         row = np.empty(0, np.float32)
     if len(row) != dim or not dim or not np.isfinite(row).all():
@@ -68,7 +69,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with _open(path) as stream:
             yield from enumerate(stream, 1)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # RuntimeError: encrypted
         raise ValueError(f"{path}: cannot be read ({error}); the file is damaged or not what its name says") from None
 
 

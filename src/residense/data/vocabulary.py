@@ -52,11 +52,11 @@ class Vocabulary:
         counts = np.bincount(train.tokens, minlength=len(train.forms))
         frequency: Counter[str] = Counter()
         chars: Counter[str] = Counter()
+        known = set(vector_words)
         for form, count in zip(train.forms, counts.tolist(), strict=True):
-            frequency[form.lower()] += count
+            frequency[form if form in known else form.lower()] += count
             for char in form:
                 chars[char] += count
-        known = set(vector_words)
         words = [w for w, n in _ranked(frequency) if n >= min_frequency and w not in known]
         short = sum(n for form, n in zip(train.forms, counts.tolist(), strict=True) if len(form) == 1)
         return cls(

@@ -118,10 +118,10 @@ class Attention(Block):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, q: Tensor, k: Tensor | None = None, v: Tensor | None = None, *, mask: Tensor) -> Tensor:
-        k, v = (q if x is None else x for x in (k, v))
-        split = (*q.shape[:2], self.heads, -1)
-        query = rotate(self.query(q).view(split).transpose(1, 2))  # [B, H, L, D/H]
+    def forward(self, x: Tensor, k: Tensor | None = None, v: Tensor | None = None, *, mask: Tensor) -> Tensor:
+        k, v = (x if stream is None else stream for stream in (k, v))
+        split = (*x.shape[:2], self.heads, -1)
+        query = rotate(self.query(x).view(split).transpose(1, 2))  # [B, H, L, D/H]
         key = rotate(self.key(k).view(split).transpose(1, 2))
         value = self.value(v).view(split).transpose(1, 2)
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])

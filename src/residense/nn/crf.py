@@ -26,10 +26,11 @@ class Scores(NamedTuple):
 
 def _step(alpha: Tensor, moves: Tensor) -> Tensor:
     """log sum_i exp(alpha[i] + moves[i, j]) as a product of matrices; what underflows counts as e^-80 or less."""
+    dtype, alpha, moves = alpha.dtype, alpha.double(), moves.double()
     top = alpha.amax(-1, keepdim=True).detach()
     peak = moves.amax().detach()
     mass = (alpha - top).exp() @ (moves - peak).exp()
-    return mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + top + peak
+    return (mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + top + peak).to(dtype)
 
 
 def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:

@@ -23,6 +23,8 @@ class CharCNN(nn.Module):
 
     def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50, kernel: int = 3):
         super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd so that each character is the centre of its window; got {kernel}")
         self.out_dim = out_dim
         self.table = nn.Embedding(num_chars, dim, padding_idx=PADDING)
         self.conv = nn.Conv1d(dim, out_dim, kernel, padding=kernel // 2)
@@ -44,6 +46,8 @@ class CharLSTM(nn.Module):
 
     def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50):
         super().__init__()
+        if out_dim % 2:
+            raise ValueError(f"a bidirectional LSTM writes half of its width in each direction; {out_dim} is odd")
         self.out_dim = out_dim
         self.table = nn.Embedding(num_chars, dim, padding_idx=PADDING)
         self.lstm = nn.LSTM(dim, out_dim // 2, batch_first=True, bidirectional=True)

@@ -133,10 +133,12 @@ class Encoder(nn.Module):
         width = in_dim
         for i, num_blocks in enumerate(depths):
             if i:
-                self.transitions.append(transition(width))
-                width = self.transitions[-1].out_dim
-            self.stages.append(Stage(width, dim, list(islice(blocks, num_blocks)), connection, branch))
-            width = self.stages[-1].out_dim
+                joint = transition(width)
+                self.transitions.append(joint)
+                width = joint.out_dim
+            stage = Stage(width, dim, list(islice(blocks, num_blocks)), connection, branch)
+            self.stages.append(stage)
+            width = stage.out_dim
         self.norm = nn.LayerNorm(width) if final_norm else nn.Identity()
         self.out_dim = width
 

@@ -94,7 +94,10 @@ class Task(L.LightningModule):
         for parameter in self.parameters():
             groups[parameter.ndim < 2 or id(parameter) in embedded].append(parameter)
         optimizer = self.make_optimizer([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
-        schedule = self.make_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("a schedule needs an end: set --trainer.max_epochs or --trainer.max_steps")
+        schedule = self.make_schedule(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

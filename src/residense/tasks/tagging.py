@@ -52,8 +52,8 @@ class Tagger(Task):
     def build(self, vocabulary: Vocabulary) -> None:
         labels, scheme = vocabulary.labels, vocabulary.scheme
         self.embeddings = self.make_embeddings(vocabulary)
-        self.encoder = self.make_encoder(self.embeddings.out_dim)
-        self.head = self.make_head(self.encoder.out_dim, labels, scheme)
+        self.encoder = self.make_encoder(int(self.embeddings.out_dim))
+        self.head = self.make_head(int(self.encoder.out_dim), labels, scheme)
         self.val_metric = SpanF1(labels, scheme, self.metric_mode)
         self.test_metric = SpanF1(labels, scheme, self.metric_mode)
 
@@ -73,7 +73,8 @@ class Tagger(Task):
         return weight * self.head.loss(h, batch["tags"], mask) * self.trainer.world_size / batch["num_tokens"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self._loss(*self(batch), batch)
+        h, mask = self(batch)
+        loss = self._loss(h, mask, batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -89,7 +90,7 @@ class Tagger(Task):
         for name in ("f1", "precision", "recall", "accuracy", "improper"):
             self.log(f"val/{name}", values[name], prog_bar=name == "f1")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Tags]:
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
         h, mask = self(batch)
         decoded = self.head.decode(h, mask)
         self.test_metric.update(decoded[0], batch["tags"], mask & (batch["weight"] > 0)[:, None])

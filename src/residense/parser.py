@@ -1,9 +1,20 @@
-"""What the parser has to complain about, in a line that helps: what, where, and the nearest valid name."""
+"""The parser of the command line, and what it has to complain about: what, where, and the nearest valid name."""
 
+import ast
+import inspect
+import logging
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+import residense
+from residense.arguments import UsageError
+from residense.messages import say
 
 UNKNOWN_OPTION = (r"Option '([\w.]+)' is not accepted", r"not accept (?:option|nested key|key) '([\w.]+)'")
 UNRECOGNIZED = r"unrecognized arguments: (\S+)"
@@ -13,6 +24,69 @@ UNKNOWN_CLASS = (
     r"No module named '([\w.]+)'",
     r"Unexpected import path format: (\S+)",
 )
+
+
+class Parser(LightningArgumentParser):
+    """Complains in a few lines, refuses abbreviations."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.logger = _dropped_options()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong and the nearest valid name."""
+        if not self.exit_on_error:  # a part of the command line: the parser of the whole will say it
+            super().error(message, ex)
+        raise UsageError(complaint(message, _option_names(self), _class_names()))
+
+
+def _dropped_options() -> logging.Logger:
+    """A logger that passes on one of the parser's remarks: options lost because their class was swapped."""
+    logger = logging.getLogger("residense.parser")
+    logger.handlers = [_Losses()]
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    return logger
+
+
+class _Losses(logging.Handler):
+    """Says which options are not used any more because another class was chosen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        loss = _loss(record.getMessage())
+        if loss:
+            say(loss)
+
+
+def _loss(remark: str) -> str | None:
+    """The remark in our words; nothing where all that is dropped are the defaults of the class before."""
+    found = re.search(r"change from '([\w.]+)' to '([\w.]+)', discarding init_args: (.*)\.$", remark, re.S)
+    if not found:
+        return None
+    before, after, options = found.groups()
+    try:
+        dropped = ast.literal_eval(options)
+    except ValueError:  # holds a class: only the default model and data do
+        return None
+    module, _, name = before.rpartition(".")
+    defaults = inspect.signature(getattr(import_module(module), name)).parameters
+    lost = {k: v for k, v in dropped.items() if k not in defaults or v != defaults[k].default}
+    names = ", ".join(f"{k}={v}" for k, v in lost.items())
+    return f"{before.split('.')[-1]} gave way to {after.split('.')[-1]}; not used: {names}" if lost else None
+
+
+def _option_names(parser: LightningArgumentParser) -> set[str]:
+    parsers = [parser, *getattr(getattr(parser, "_subcommands_action", None), "choices", {}).values()]
+    own = {action.dest for p in parsers for action in p._actions if not action.dest.endswith(".help")}
+    return own | {name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"}
+
+
+def _class_names() -> set[str]:
+    return {cls.__name__ for cls in _classes()}
+
+
+def _classes() -> list[type]:
+    return [item for item in (getattr(residense, name) for name in residense._HOME) if isinstance(item, type)]
 
 
 def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> str:

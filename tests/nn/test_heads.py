@@ -1,0 +1,202 @@
+"""Tagging heads: losses against brute force and torch, and legal tags whatever the scores shout."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from residense.data.schemes import SCHEMES, improper
+from residense.nn.heads import CRF, Softmax, TaggingHead
+
+LETTERS = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
+LENGTHS = (4, 1, 3, 2)
+HEADS = (CRF, Softmax)
+
+every_head = pytest.mark.parametrize("kind", HEADS)
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+
+
+def labels_of(scheme: str, types: str = "AB") -> list[str]:
+    return ["O", *(f"{letter}-{kind}" for kind in types for letter in LETTERS[scheme])]
+
+
+def reading_emissions(kind: type[TaggingHead], labels: Sequence[str], scheme: str) -> TaggingHead:
+    """A head whose input are the scores of its labels."""
+    torch.manual_seed(0)
+    head = kind(len(labels), labels, scheme)
+    with torch.no_grad():
+        head.score.weight.copy_(torch.eye(len(labels)))
+        head.score.bias.zero_()
+        for name, parameter in head.named_parameters():
+            if not name.startswith("score"):
+                nn.init.normal_(parameter)
+    return head
+
+
+def sentences(width: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    return scale * torch.randn(*mask.shape, width, generator=torch.Generator().manual_seed(seed)), mask
+
+
+def legal_paths(labels: Sequence[str], scheme: str, length: int) -> list[tuple[int, ...]]:
+    every = product(range(len(labels)), repeat=length)
+    return [path for path in every if not improper([labels[i] for i in path], scheme)]
+
+
+def crf_score(head: TaggingHead, emissions: Tensor, path: Sequence[int]) -> float:
+    assert isinstance(head, CRF)
+    moved = sum(float(head.moves[a, b]) for a, b in pairwise(path))
+    emitted = sum(float(emissions[t, tag]) for t, tag in enumerate(path))
+    return float(head.start[path[0]]) + emitted + moved + float(head.end[path[-1]])
+
+
+@torch.no_grad()
+@every_scheme
+def test_the_crf_loss_is_that_of_brute_force_over_legal_paths(scheme: str) -> None:
+    labels = labels_of(scheme, "A")
+    head = reading_emissions(CRF, labels, scheme)
+    h, mask = sentences(len(labels))
+    expected, tags = 0.0, torch.zeros_like(mask).long()
+    for i, length in enumerate(LENGTHS):
+        scores = {path: crf_score(head, h[i], path) for path in legal_paths(labels, scheme, length)}
+        gold = list(scores)[7 * i % len(scores)]
+        tags[i, :length] = torch.tensor(gold)
+        expected += math.log(sum(map(math.exp, scores.values()))) - scores[gold]
+    assert head.loss(h, tags, mask).item() == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+@every_scheme
+def test_the_crf_decodes_the_best_legal_path_with_its_chances(scheme: str) -> None:
+    labels = labels_of(scheme, "A")
+    head = reading_emissions(CRF, labels, scheme)
+    h, mask = sentences(len(labels), 2.0)
+    tags, here, after = head.decode(h, mask)
+    for i, length in enumerate(LENGTHS):
+        weights = {path: math.exp(crf_score(head, h[i], path)) for path in legal_paths(labels, scheme, length)}
+        best, total = max(weights, key=weights.__getitem__), sum(weights.values())
+        assert tuple(tags[i, :length].tolist()) == best
+        assert (here[i, 0] + after[i, 1:length].sum()).exp().item() == pytest.approx(weights[best] / total, rel=1e-4)
+        for t in range(length):
+            through = sum(weight for path, weight in weights.items() if path[t] == best[t])
+            assert here[i, t].exp().item() == pytest.approx(through / total, rel=1e-4)
+
+
+@torch.no_grad()
+@every_scheme
+def test_the_softmax_decodes_the_best_legal_path(scheme: str) -> None:
+    labels = labels_of(scheme, "A")
+    head = reading_emissions(Softmax, labels, scheme)
+    h, mask = sentences(len(labels), 2.0)
+    tags, here, after = head.decode(h, mask)
+    chances = h.log_softmax(-1)
+    for i, length in enumerate(LENGTHS):
+        paths = legal_paths(labels, scheme, length)
+        best = max(paths, key=lambda path: sum(float(h[i, t, tag]) for t, tag in enumerate(path)))
+        assert tuple(tags[i, :length].tolist()) == best
+        expected = chances[i, torch.arange(length), torch.tensor(best)]
+        torch.testing.assert_close(here[i, :length], expected)
+        torch.testing.assert_close(after[i, :length], expected)
+
+
+def test_the_softmax_loss_is_the_cross_entropy_of_real_tokens() -> None:
+    labels = labels_of("IOBES")
+    head = Softmax(5, labels, "IOBES")
+    h, mask = sentences(5)
+    tags = torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(1))
+    scores = head.score(h).log_softmax(-1)
+    expected = -sum(scores[i, t, tags[i, t]] for i, length in enumerate(LENGTHS) for t in range(length))
+    torch.testing.assert_close(head.loss(h, tags, mask), expected)
+    torch.testing.assert_close(head.loss(h, tags.masked_fill(~mask, 0), mask), expected)
+
+
+@every_head
+@every_scheme
+def test_an_illegal_sequence_is_never_decoded_however_loud_the_scores(kind: type[TaggingHead], scheme: str) -> None:
+    labels = labels_of(scheme)
+    head = reading_emissions(kind, labels, scheme)
+    h, mask = sentences(len(labels))
+    loudest = []
+    for seed in range(30):
+        shout = F.one_hot(torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(seed)))
+        shout = F.pad(shout, (0, len(labels) - shout.shape[-1]))
+        tags, here, after = head.decode(h + 1000 * shout, mask)
+        assert here[mask].isfinite().all()
+        assert after[mask].isfinite().all()
+        for row, loud, length in zip(tags.tolist(), shout.argmax(-1).tolist(), LENGTHS, strict=True):
+            assert improper([labels[i] for i in row[:length]], scheme) == []
+            assert row[length:] == [0] * (len(row) - length)
+            loudest.append(improper([labels[i] for i in loud[:length]], scheme))
+    assert any(loudest)
+    assert not all(loudest)
+
+
+@every_head
+def test_what_is_learned_leaves_forbidden_moves_forbidden(kind: type[TaggingHead]) -> None:
+    labels = labels_of("IOBES", "A")
+    head = reading_emissions(kind, labels, "IOBES")
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            if not name.startswith("score"):
+                parameter.fill_(100.0)
+    h, mask = sentences(len(labels))
+    assert (head.transitions().moves[labels.index("B-A"), labels.index("O")]) < -1000
+    assert all(
+        not improper([labels[i] for i in row[:n]], "IOBES")
+        for row, n in zip(head.decode(h, mask)[0].tolist(), LENGTHS, strict=True)
+    )
+
+
+@every_head
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_losses_and_gradients_are_finite(kind: type[TaggingHead], scale: float) -> None:
+    labels = labels_of("IOBES")
+    head = reading_emissions(kind, labels, "IOBES")
+    h, mask = sentences(len(labels), scale)
+    h.requires_grad_()
+    tags = torch.zeros_like(mask).long()
+    loss = head.loss(h, tags, mask)
+    loss.backward()
+    assert loss > 0
+    assert h.grad is not None
+    assert h.grad.isfinite().all()
+    assert h.grad[mask].any()
+    assert not h.grad[~mask].any()
+    for parameter in head.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
+@every_head
+def test_padding_does_not_change_losses_or_tags(kind: type[TaggingHead]) -> None:
+    labels = labels_of("BMES")
+    head = reading_emissions(kind, labels, "BMES")
+    h, mask = sentences(len(labels))
+    tags = head.decode(h, mask)[0]
+    longer, real = F.pad(h, (0, 0, 0, 3), value=50.0), F.pad(mask, (0, 3))
+    found = head.decode(longer, real)
+    assert torch.equal(found[0], F.pad(tags, (0, 3)))
+    junk = F.pad(tags, (0, 3), value=2).masked_fill(~real, 3)
+    torch.testing.assert_close(head.loss(longer, junk, real), head.loss(h, tags, mask))
+    alone = [head.loss(h[i : i + 1, :n], tags[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(LENGTHS)]
+    torch.testing.assert_close(head.loss(h, tags, mask), torch.stack(alone).sum())
+
+
+@every_head
+def test_without_a_scheme_every_sequence_is_legal(kind: type[TaggingHead]) -> None:
+    labels = ["NOUN", "VERB", "O"]
+    head = reading_emissions(kind, labels, "none")
+    h, mask = sentences(3)
+    shout = F.one_hot(torch.randint(3, mask.shape, generator=torch.Generator().manual_seed(4)))
+    tags = head.decode(h + 100 * shout, mask)[0]
+    assert torch.equal(tags[mask], shout.argmax(-1)[mask])
+
+
+@every_head
+def test_legal_moves_are_no_part_of_the_weights(kind: type[TaggingHead]) -> None:
+    names = set(kind(4, labels_of("IOBES"), "IOBES").state_dict())
+    assert names == {"score.weight", "score.bias"} | ({"moves", "start", "end"} if kind is CRF else set())
