@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from residense import Synthetic, TaggingDataModule
@@ -56,7 +57,7 @@ def test_splitting_long_sentences_keeps_tokens_and_entities() -> None:
     data = TaggingDataModule(path=str(SHARED / "resume-ner"), max_length=20)
     data.setup("fit")
     assert counts(data) == COUNTS["resume-ner"]
-    assert max(data.splits["train"].lengths) <= 40  # a span longer than the limit may exceed it
+    assert np.mean(data.splits["train"].lengths > 20) < 0.05  # parts longer than the limit are those of long spans
     assert len(data.splits["train"]) > 3821
 
 

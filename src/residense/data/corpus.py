@@ -53,10 +53,7 @@ class Corpus:
             tags = tags if scheme == "none" or not tags else convert(tags, scheme)
             start = len(token_ids)
             token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
-            spanned = tags and scheme != "none"
-            cuts = _cuts(tokens, spans(tags) if spanned else [], max_length)
-            if spanned and len(cuts) > 1:  # a span longer than a part is cut, and each piece is a span
-                tags = [tag for a, b in pairwise((0, *cuts)) for tag in convert(tags[a:b], scheme)]
+            cuts = _cuts(tokens, spans(tags) if tags and scheme != "none" else [], max_length)
             tag_ids += [labels.setdefault(tag, len(labels)) for tag in tags] if tags else [0] * len(tokens)
             offsets += [start + cut for cut in cuts]
             document += [number] * len(cuts)
@@ -120,16 +117,21 @@ class Corpus:
         return cls(unpack_strings(arrays["forms"]), unpack_strings(arrays["labels"]), **flat)
 
 
-def _cuts(tokens: Sequence[str], found: Iterable[Span], limit: int) -> list[int]:
-    """Ends of the parts that a sentence is split into: after the last full stop in reach, not inside a span."""
+def _cuts(tokens: Sequence[str], found: Sequence[Span], limit: int) -> list[int]:
+    """Ends of the parts that a sentence is split into: after the last full stop in reach, if there is one.
+
+    A part is longer than the limit rather than end inside a span or between two that touch (IOB1 would join them).
+    """
     cuts, length = [], len(tokens)
     if length <= limit:
         return [length]
-    inside = {t for span in found for t in range(span.start + 1, span.end)}
+    joints = {span.end for span in found} & {span.start for span in found}
+    inside = joints.union(*(range(span.start + 1, span.end) for span in found))
     start = 0
     while length - start > limit:
         places = [t for t in range(start + 1, start + limit + 1) if t not in inside]
         stops = [t for t in places if tokens[t - 1] in SENTENCE_ENDS and t > start + limit // 2]
-        start = (stops or places or [start + limit])[-1]
+        beyond = next((t for t in range(start + limit, length) if t not in inside), length)
+        start = (stops or places or [beyond])[-1]
         cuts.append(start)
-    return [*cuts, length]
+    return cuts if start == length else [*cuts, length]
