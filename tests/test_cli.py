@@ -166,6 +166,10 @@ def test_files_and_standard_input_are_predicted(
         assert [r["text"] for r in predict(capfd, f"--ckpt_path={checkpoint}")] == expected["raw.txt"]
 
 
+def test_nothing_to_predict_is_no_error(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=") == [{"text": "", "entities": []}]
+
+
 def test_a_text_over_the_limit_is_predicted_whole(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
     text = "Please call Anna Smith on Monday . " * 40
     (record,) = predict(capfd, f"--ckpt_path={checkpoint}", f"--data.text={text}", "--data.max_length=50")
@@ -321,6 +325,16 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(
     for name, expected in (("cut", "cannot be loaded"), ("foreign", "not a checkpoint of this project")):
         assert main(["test", f"--ckpt_path={tmp_path / name}.ckpt"]) == 2
         assert expected in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_other_layers_is_refused_in_a_line(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", f"--ckpt_path={checkpoint}", "--model.encoder.depth=3"]) == 2
+    assert "the checkpoint does not fit this model" in capfd.readouterr().err
+
+
+def test_bytes_that_are_no_text_are_refused(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", f"--ckpt_path={checkpoint}", "--data.text", os.fsdecode(b"caf\xe9")]) == 2
+    assert "bytes that are not UTF-8" in capfd.readouterr().err
 
 
 def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFixture[str]) -> None:

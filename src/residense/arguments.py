@@ -31,6 +31,11 @@ def arrange(argv: Sequence[str]) -> list[str]:
     if place is None:
         return list(argv)
     subcommand = argv[place]
+    for word in argv:
+        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
+            raise UsageError(
+                f"{word!r} holds bytes that are not UTF-8; put such text into a file, with --data.encoding"
+            )
     options = list(_options([*argv[:place], *argv[place + 1 :]]))
     typed = {name: value for name, value in options if value is not None}
     configs = [_find_config(value) for name, value in options if name in CONFIG and value is not None]

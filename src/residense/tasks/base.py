@@ -86,6 +86,15 @@ class Task(L.LightningModule):
                 "the vocabulary of the data differs from that of the checkpoint: resume with the corpus that the run "
                 "began with, or warm-start a new run with --init_from"
             )
+        own, stored = (
+            {k: v.shape for k, v in weights.items()} for weights in (self.state_dict(), checkpoint["state_dict"])
+        )
+        differing = sorted(k for k in {**own, **stored} if own.get(k) != stored.get(k))
+        if differing:
+            raise ValueError(
+                f"the checkpoint does not fit this model, as {differing[0]} shows: leave out the options that change "
+                "its layers, or warm-start a new run with --init_from"
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Weight decay for matrices only; the schedule moves at each optimiser step."""
