@@ -50,7 +50,7 @@ def print_scores(results: dict[str, Any]) -> None:
     """One table: a row for each type, one for all, one for each thing compared."""
     table = Table()
     table.add_column()
-    for name in ("precision", "recall", "F1", "entities"):
+    for name in ("precision", "recall", "F1", "count"):
         table.add_column(name, justify="right")
     for kind, row in results["types"].items():
         table.add_row(kind, *_cells(row))
