@@ -256,7 +256,8 @@ def test_an_existing_path_wins_over_the_config_of_that_name(fit: Callable[..., i
 def test_options_lost_with_their_class_are_named(fit: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     growth = "--model.encoder.connection.growth_rate=8"
     assert fit(growth, "--model.encoder.connection=Residual") == 0
-    assert "Dense gave way to Residual; not used: growth_rate=8" in capfd.readouterr().err.splitlines()
+    lost = "Dense gave way to Residual; not used: growth_rate=8, bottleneck=0"
+    assert lost in capfd.readouterr().err.splitlines()
 
 
 MISTAKES = [
@@ -268,8 +269,8 @@ MISTAKES = [
     (["--model.encoder.block=block/nope.yaml"], "there is no file block/nope.yaml"),
     (["--data.scheme=IOB3"], "data.scheme: expected one of 'IOB1', 'IOB2'"),
     (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
-    (["--config=nope.yaml"], "no config nope.yaml, neither here nor in configs/; there are: dense_ner.yaml"),
-    (["--model.encoder.block.kernel=4"], "kernel must be odd"),
+    (["--config=nope.yaml"], "no config nope.yaml, neither here nor in configs/; there are: dense_cnn_ner.yaml"),
+    (["--model.encoder.block=Conv", "--model.encoder.block.kernel=4"], "kernel must be odd"),
     (["--data.path=nowhere"], "nowhere"),
     (["--data.vectors=nowhere.txt"], "nowhere.txt: no such vector file"),
     (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
@@ -344,7 +345,7 @@ def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFi
 
 def test_fit_without_a_config_says_which_there_are(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 2
-    assert "such as --config dense_ner.yaml; there are: dense_ner.yaml" in capfd.readouterr().err
+    assert "such as --config dense_ner.yaml; there are: dense_cnn_ner.yaml" in capfd.readouterr().err
 
 
 def test_main_prints_help_as_a_command(tmp_path: Path) -> None:
