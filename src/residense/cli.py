@@ -193,23 +193,24 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        checkpoint = self.trainer.checkpoint_callback
-        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        saved = self.trainer.checkpoint_callback
+        best = saved if isinstance(saved, ModelCheckpoint) and saved.best_model_path else None
         if best and self.config_init["fit"].test_after_fit:
             evaluate = self.trainer.test if "test" in self.datamodule.splits else self.trainer.validate
-            evaluate(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
-        self._say_what_is_next(os.path.relpath(best))
+            evaluate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
+        self._finish(best)
 
     @rank_zero_only
-    def _say_what_is_next(self, best: str) -> None:
-        early = self.trainer.early_stopping_callback
-        if isinstance(early, EarlyStopping):
-            print(f"best {early.monitor} {float(early.best_score):.4f} in epoch {self._best_epoch(best)}")
+    def _finish(self, best: ModelCheckpoint | None) -> None:
+        """Close W&B, and say what came of it all and what can be typed next."""
+        for logger in self.trainer.loggers:
+            if hasattr(logger.experiment, "finish"):  # type: ignore[attr-defined]
+                logger.experiment.finish()  # type: ignore[attr-defined]
         print(f"run directory {self.run_dir}")
-        print(f'next: python main.py predict --ckpt_path {best} --data.text "..."')
-
-    def _best_epoch(self, best: str) -> int:
-        return read_checkpoint(best)["epoch"] + 1
+        if best and best.best_model_score is not None:
+            path = os.path.relpath(best.best_model_path)
+            print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}")
+            print(f'next: python main.py predict --ckpt_path {path} --data.text "..."')
 
 
 def _plain(config: dict[str, Any]) -> Any:
