@@ -177,6 +177,30 @@ def test_a_text_over_the_limit_is_predicted_whole(checkpoint: str, capfd: pytest
     assert record["entities"][-1]["start"] > len(text) - 60
 
 
+def test_a_split_file_is_tested_on_its_own_test_split(
+    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all.conll").write_text("".join(f"word{i}\tO\nAnna\tB-PER\n\n" for i in range(40)))
+    assert fit("--data.path=all.conll", "--run_dir=here") == 0
+    first = json.loads(Path("here/test.json").read_text())
+    for path in ([], ["--data.path=all.conll"]):
+        assert main(["test", "--ckpt_path=here/checkpoints/best.ckpt", "--run_dir=again", *path]) == 0
+        assert json.loads(Path("again/test.json").read_text()) == first
+    assert main(["validate", "--ckpt_path=here/checkpoints/best.ckpt"]) == 0
+    assert main(["test", "--ckpt_path=here/checkpoints/best.ckpt", "--data.scheme=IOB1"]) == 2
+    assert "--data.scheme is fixed by the checkpoint" in capfd.readouterr().err
+
+
+def test_evaluating_leaves_the_history_of_the_run_alone(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit("--run_dir=here", "--logger=csv") == 0
+    before = {path.name: path.read_bytes() for path in Path("here").iterdir() if path.is_file()}
+    for subcommand in ("validate", "test", "predict"):
+        text = ["--data.text=x"] if subcommand == "predict" else []
+        assert main([subcommand, "--ckpt_path=best", "--run_dir=here", *text]) == 0
+    assert {name: Path("here", name).read_bytes() for name in before} == before
+    assert {path.name for path in Path("here").iterdir()} == {*before, "checkpoints", "val.json"}
+
+
 def test_the_vocabulary_of_the_checkpoint_wins_over_other_data(
     checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +224,19 @@ def test_a_run_goes_on_where_it_stopped(fit: Callable[..., int], tmp_path: Path)
     assert torch.load("here/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
 
 
+@pytest.mark.parametrize("limit", ["1.0", "3"])
+def test_a_resumed_run_trains_on_the_same_batches_at_the_same_rates(limit: str, fit: Callable[..., int]) -> None:
+    still = ["--model.embeddings.dropout=0", "--model.embeddings.word_dropout=0", "--model.encoder.branch.dropout=0"]
+    steady = ["--model.schedule.decay=constant", "--model.schedule.warmup=0", "--data.synthetic.size=200"]
+    options = [*still, *steady, f"--trainer.limit_train_batches={limit}"]
+    assert fit("--run_dir=whole", "--trainer.max_epochs=4", *options) == 0
+    assert fit("--run_dir=parts", "--trainer.max_epochs=2", *options) == 0
+    assert main(["fit", "--run_dir=parts", "--ckpt_path=last", "--trainer.max_epochs=4"]) == 0
+    whole, parts = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "parts"))
+    assert whole["global_step"] == parts["global_step"]
+    assert all(torch.equal(whole["state_dict"][name], parts["state_dict"][name]) for name in whole["state_dict"])
+
+
 def test_continuing_nothing_begins(fit: Callable[..., int], tmp_path: Path) -> None:
     assert fit("--run_dir=here", "--ckpt_path=last") == 0
     assert (tmp_path / "here" / "checkpoints" / "last.ckpt").exists()
@@ -218,6 +255,8 @@ def test_resuming_with_another_model_is_refused(trained: Path, capfd: pytest.Cap
     assert "model.optimizer.lr would change" in capfd.readouterr().err
     assert main(["fit", *options, "--model.encoder.connection=Residual"]) == 2
     assert "model.encoder.connection would change" in capfd.readouterr().err
+    assert main(["fit", *options, "--data.synthetic.seed=7"]) == 2
+    assert "data.synthetic.seed would change" in capfd.readouterr().err
 
 
 def test_weights_are_taken_over_for_other_labels(
@@ -276,6 +315,18 @@ MISTAKES = [
     (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
     (["--ckpt_path=last"], "needs --run_dir"),
     (["--config"], "--config needs a value"),
+    (["--data.batch_tokens=0"], "data.batch_tokens must be at least 1"),
+    (["--data.split=[80,10,10]"], "three positive shares"),
+    (["--data.synthetic.size=0"], "at least 30 sentences"),
+    (["--model.encoder.depth=0"], "depth and dim must be at least 1"),
+    (["--model.encoder.connection.growth_rate=0"], "growth_rate must be at least 1"),
+    (["--model.encoder.branch.dropout=1.5"], "dropout probability"),
+    (["--early_stopping.monitor=val/f2"], "val/f2 is not logged; there are: val/loss, val/f1"),
+    (["--checkpoint.monitor=val/loss"], "val/loss is best when minimal: --checkpoint.mode min"),
+    (["--checkpoint.dirpath=elsewhere"], "use --run_dir, not --checkpoint.dirpath"),
+    (["--run_dir=own.yaml/x"], "own.yaml"),
+    (["--output=nowhere/x.jsonl"], "is not a file in a folder that exists"),
+    (["--init_from=x.ckpt", "--ckpt_path=last", "--run_dir=x"], "no checkpoint x.ckpt"),
 ]
 
 
@@ -283,9 +334,11 @@ MISTAKES = [
 def test_a_mistake_is_answered_in_a_line(
     fit: Callable[..., int], options: list[str], expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "own.yaml").write_text("name: own")
     assert fit(*options) == 2
     complaint = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(complaint) == 1 and expected in complaint[0]
+    assert [path.name for path in tmp_path.iterdir()] in (["own.yaml"], ["own.yaml", "runs"], ["runs", "own.yaml"])
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

@@ -5,6 +5,7 @@ in `configs/`; the text to predict is taken as it is; a checkpoint brings its ow
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def arrange(argv: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a config or checkpoint that is not there.
     """
-    place = next((i for i, word in enumerate(argv) if word in SUBCOMMANDS), None)
+    place = next((i for i, word in enumerate(argv) if word in SUBCOMMANDS and not _is_value(argv, i)), None)
     if place is None:
         return list(argv)
     subcommand = argv[place]
@@ -45,7 +46,7 @@ def arrange(argv: Sequence[str]) -> list[str]:
     if ckpt is not None:
         ckpt = _find_checkpoint(subcommand, ckpt, run_dir)
     if subcommand == "fit":
-        if not configs and run_dir and ckpt:
+        if not configs and run_dir and (Path(run_dir) / "config.yaml").is_file():
             configs = [str(Path(run_dir) / "config.yaml")]
         if not configs and not any(name.startswith(("--model", "--help", "-h")) for name, _ in options):
             raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {_known_configs()}")
@@ -59,6 +60,11 @@ def arrange(argv: Sequence[str]) -> list[str]:
     if texts:
         rest.append(f"--data.text={_as_yaml(texts)}")
     return [subcommand, *(f"--config={config}" for config in configs), *rest]
+
+
+def _is_value(argv: Sequence[str], place: int) -> bool:
+    """Whether the word there belongs to the option in front of it."""
+    return place > 0 and argv[place - 1].startswith("-") and "=" not in argv[place - 1]
 
 
 def config_files(argv: Sequence[str]) -> list[str]:
@@ -100,7 +106,7 @@ def _find_config(value: str) -> str:
         mark = getattr(error, "problem_mark", None)
         place = f"{found}:{mark.line + 1}" if mark else str(found)
         raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise UsageError(f"{found}: a config holds `option: value` lines, this holds {type(content).__name__}")
     return str(found)
 
@@ -141,10 +147,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     import torch
 
+    if not Path(path).is_file():
+        raise UsageError(f"no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises what it likes on damaged files
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0][:120] or type(error).__name__
         raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
     missing = {"hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "state_dict"} - set(checkpoint)
     if missing:
@@ -157,11 +165,26 @@ def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, 
     checkpoint = read_checkpoint(path)
     data = class_config(checkpoint["datamodule_hyper_parameters"])
     forget = ["vectors"]
-    given = any(name.startswith(("--data.path", "--data.init_args.path")) for name, _ in options)
-    if given or subcommand == "predict":
+    own = data["init_args"].get("path")
+    given = _value_of(options, "data.path")
+    if subcommand == "predict" or given not in (None, own):  # another corpus, of which its own splits say nothing
         forget += ["path", "text", "files", "token_column", "tag_column", "split"]
+    for name in ("scheme", "vectors", "min_frequency"):
+        if _value_of(options, f"data.{name}") is not None:
+            raise UsageError(f"--data.{name} is fixed by the checkpoint: leave it out")
     data["init_args"] |= {name: None for name in forget if name in data["init_args"]}
     return {"model": class_config(checkpoint["hyper_parameters"]), "data": data}
+
+
+def _value_of(options: Sequence[tuple[str, str | None]], name: str) -> str | None:
+    """The value that an option has been given last; empty if it stands as a word of its own."""
+    words = [word for option, value in options for word in _words(option, value)]
+    values = None
+    for i, word in enumerate(words):
+        option, equals, value = word.removeprefix("--").replace(".init_args", "").partition("=")
+        if option == name and word.startswith("--"):
+            values = value if equals else "".join(words[i + 1 : i + 2])
+    return values
 
 
 def class_config(hyper_parameters: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from residense.parser import Parser, locate
 from residense.run import git_state, has_wandb_login, is_terminal, record_run, run_directory
 from residense.tasks.base import Task
 
+HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
 PACKAGE = str(Path(__file__).parent)
 
 
@@ -87,7 +88,12 @@ class CLI(LightningCLI):
         )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
-            {"early_stopping.monitor": "val/f1", "early_stopping.mode": "max", "early_stopping.patience": 10}
+            {
+                "early_stopping.monitor": "val/f1",
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 10,
+                "early_stopping.strict": False,  # a run shorter than an epoch has nothing to watch
+            }
         )
         parser.add_lightning_class_args(EMA, "ema")
 
@@ -96,26 +102,50 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         options = self.config[str(self.subcommand)]
+        output = Path(options.output) if options.output else None
+        if output and (output.is_dir() or not output.absolute().parent.is_dir()):
+            raise UsageError(f"--output {output} is not a file in a folder that exists")
         if self.subcommand == "fit":
             self._refuse_what_would_be_lost(options)
+            self._check_monitors(options)
             self.run_dir = run_directory(options.name, options.run_dir)
-            options.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+            if options.checkpoint.dirpath:
+                raise UsageError("checkpoints are kept in the run directory: use --run_dir, not --checkpoint.dirpath")
+            if options.checkpoint.save_top_k != 1 and options.checkpoint.filename == "best":
+                options.checkpoint.filename = "best-{epoch}"  # several best ones need several names
         elif options.run_dir:
             self.run_dir = Path(options.run_dir)
 
     def _refuse_what_would_be_lost(self, options: Any) -> None:
         """A resumed run keeps its model; a finished one is not overwritten."""
         ckpt = options.get("ckpt_path")
+        if ckpt and options.init_from:
+            raise UsageError("--ckpt_path goes on with a run, --init_from begins a new one: give one of them")
         if ckpt:
-            before = class_config(read_checkpoint(ckpt)["hyper_parameters"])
-            changed = _differences(_plain(before), _plain(options.model.as_dict()))
+            checkpoint = read_checkpoint(ckpt)
+            before = {name: class_config(checkpoint[key]) for name, key in HYPER_PARAMETERS.items()}
+            now = {name: options[name].as_dict() for name in before}
+            changed = sorted(
+                {d for name in before for d in _differences(_plain(before[name]), _plain(now[name]), name)}
+            )
             if changed:
                 raise UsageError(
-                    f"a resumed run keeps its model, but {', '.join(changed[:3])} would change; "
+                    f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
                     "leave that out, or begin a new run with --init_from"
                 )
         elif options.run_dir and (Path(options.run_dir) / "checkpoints").exists() and "LOCAL_RANK" not in os.environ:
             raise UsageError(f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another")
+
+    def _check_monitors(self, options: Any) -> None:
+        """What is watched must be logged, and be better in the direction that is asked for."""
+        known = Task.scores
+        for name in ("checkpoint", "early_stopping"):
+            monitor, mode = options[name].monitor, options[name].mode
+            right = "min" if monitor == "val/loss" else "max"
+            if monitor not in known:
+                raise UsageError(f"{name}.monitor: {monitor} is not logged; there are: {', '.join(known)}")
+            if mode != right:
+                raise UsageError(f"{name}.mode: {monitor} is best when {right}imal: --{name}.mode {right}")
 
     def after_instantiate_classes(self) -> None:
         """The vocabulary of a checkpoint comes before that of any data."""
@@ -140,7 +170,8 @@ class CLI(LightningCLI):
         config["enable_checkpointing"] = self.subcommand == "fit" and config.get("enable_checkpointing") is not False
         config["enable_progress_bar"] = config.get("enable_progress_bar") is not False and self.subcommand != "predict"
         if config.get("logger") in (None, True):
-            config["logger"] = self._loggers(self.run_dir, options) if self.run_dir else False
+            run_dir = self.run_dir if self.subcommand == "fit" else None
+            config["logger"] = self._loggers(run_dir, options) if run_dir else False
         try:
             return self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -150,6 +181,8 @@ class CLI(LightningCLI):
         averaged = options.ema if options.ema.decay else None
         if options.trainer.enable_checkpointing is False:
             return [averaged, options.early_stopping]
+        assert self.run_dir is not None
+        options.checkpoint.dirpath = str((self.run_dir / "checkpoints").absolute())
         # ModelCheckpoint's own save_last writes only when a best one is written
         last = ModelCheckpoint(options.checkpoint.dirpath, "last", enable_version_counter=False)
         return [averaged, options.early_stopping, options.checkpoint, last]
@@ -157,7 +190,7 @@ class CLI(LightningCLI):
     def _output(self, options: Any) -> Path | None:
         if options.output:
             return Path(options.output)
-        return self.run_dir / "predictions.jsonl" if self.run_dir else None
+        return self.run_dir / "predictions.jsonl" if self.run_dir and self.subcommand != "predict" else None
 
     def _loggers(self, run_dir: Path, options: Any) -> list[Logger] | Literal[False]:
         if options.logger == "none":
@@ -176,17 +209,22 @@ class CLI(LightningCLI):
         logger._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
         return logger
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        return kwargs | ({"verbose": False} if "verbose" in kwargs else {})  # our table says it all
+
     # -- what is run ------------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
         assert self.run_dir is not None
+        self.datamodule.prepare_data()  # what is wrong with the data is said before anything is written
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if self.trainer.is_global_zero:
             record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
                 logger.log_hyperparams({**self.config["fit"].as_dict(), "git": git_state().splitlines()[:2]})
-            if getattr(logger, "_offline", False):
+            if getattr(logger, "_offline", None) is True:
                 say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")
 
@@ -220,7 +258,7 @@ def _plain(config: dict[str, Any]) -> Any:
     return [_plain(value) for value in config] if isinstance(config, list | tuple) else config
 
 
-def _differences(before: Any, after: Any, place: str = "model") -> list[str]:
+def _differences(before: Any, after: Any, place: str) -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [key for key in {**before, **after} if key != "dict_kwargs"]
         return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{place}.{key}")]
@@ -240,10 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         CLI(words)
-    except ValueError as error:
-        if not _is_ours(error):
+    except (ValueError, OSError, MisconfigurationException) as error:
+        if isinstance(error, ValueError) and not _is_ours(error):
             raise
-        print(f"error: {locate(str(error), config_files(words))}", file=sys.stderr)
+        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"error: {locate(message, config_files(words))}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,7 +1,7 @@
 """Learning-rate schedules by optimiser step, injected as `(optimizer, total_steps) -> scheduler`."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -36,3 +36,9 @@ class Warmup(LambdaLR):
             return floor + (1 - floor) * falling
 
         super().__init__(optimizer, factor)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on; where the run has become longer, at the rate that the longer run has at this step."""
+        super().load_state_dict(state_dict)
+        for group, rate, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = rate * factor(self.last_epoch)

@@ -43,18 +43,23 @@ class Parser(LightningArgumentParser):
 def _dropped_options() -> logging.Logger:
     """A logger that passes on one of the parser's remarks: options lost because their class was swapped."""
     logger = logging.getLogger("residense.parser")
-    logger.handlers = [_Losses()]
+    logger.handlers = logger.handlers or [_Losses()]
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     return logger
 
 
 class _Losses(logging.Handler):
-    """Says which options are not used any more because another class was chosen."""
+    """Says, once each, which options are not used any more because another class was chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         loss = _loss(record.getMessage())
-        if loss:
+        if loss and loss not in self.said:
+            self.said.add(loss)
             say(loss)
 
 

@@ -23,7 +23,7 @@ def run_directory(name: str, chosen: str | None) -> Path:
     """
     inherited = os.environ.get(VARIABLE) if "LOCAL_RANK" in os.environ else None
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    path = Path(chosen or inherited or Path("runs") / re.sub(r"[^\w.-]+", "_", name) / stamp)
+    path = Path(chosen or inherited or Path("runs") / (re.sub(r"[^\w.-]+", "_", name).strip(".") or "run") / stamp)
     os.environ[VARIABLE] = str(path)
     return path
 

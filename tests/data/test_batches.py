@@ -171,9 +171,9 @@ def test_a_resumed_loader_goes_on_with_the_batches_of_an_uninterrupted_one(
         done += list(stopped)
     running = iter(stopped)
     done += [next(running) for _ in range(taken)]
-    state = json.loads(json.dumps(stopped.state_dict()))
+    state = json.loads(json.dumps(stopped.state()))
     resumed = loader(shuffle)
-    resumed.load_state_dict(state)
+    resumed.resume(state)
     rest = []
     while len(done) + len(rest) < len(expected):
         epoch_rest = list(resumed)
@@ -188,8 +188,8 @@ def test_a_state_that_was_loaded_can_be_saved_before_the_first_batch() -> None:
     running = iter(first)
     for _ in range(3):
         next(running)
-    second.load_state_dict(first.state_dict())
-    third.load_state_dict(second.state_dict())
+    second.resume(first.state())
+    third.resume(second.state())
     assert indices(third) == indices(running)
 
 
@@ -199,4 +199,4 @@ def test_states_of_all_processes_agree() -> None:
         running = iter(share)
         for _ in range(4):
             next(running)
-    assert shares[0].state_dict() == shares[1].state_dict() == shares[2].state_dict() == {"epoch": 0, "position": 4}
+    assert shares[0].state() == shares[1].state() == shares[2].state() == {"epoch": 0, "position": 4}

@@ -7,7 +7,7 @@ Shapes: B batch, L length, U distinct spellings of the batch, C characters of th
 """
 
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -129,11 +129,18 @@ class BatchLoader:
             return self.data.batch(mine, num_tokens)
         return self.data.batch(index[:1], num_tokens, weight=0.0)  # takes part in collectives, counts for nothing
 
-    def state_dict(self) -> dict[str, Any]:
-        """Epoch, and how many of its batches were handed out."""
+    def state(self) -> dict[str, int]:
+        """Epoch, and how many of its batches were handed out.
+
+        Not called `state_dict`: Lightning restores that only in some orders of events, the data module in all.
+        """
         return {"epoch": self.epoch, "position": self.position}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def end_epoch(self) -> None:
+        """The epoch is over, even if a limit left some of its batches out."""
+        self.position = len(self)
+
+    def resume(self, state: dict[str, int]) -> None:
         """Go on behind the batch that was handed out last."""
         epoch, position = state["epoch"], state["position"]
         self.epoch, self.position = epoch, position

@@ -67,7 +67,11 @@ def read_lines(path: Path, encoding: str, repair: bool) -> tuple[list[str], int]
         encoding: Name of its encoding; a byte order mark is accepted.
         repair: Replace what cannot be decoded by U+FFFD, and count it, instead of raising.
     """
-    data = _read_bytes(path)
+    return decode_lines(_read_bytes(path), path, encoding, repair)
+
+
+def decode_lines(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[list[str], int]:
+    """Do the same for bytes that have been read; `path` says where from."""
     replaced = 0
     try:
         text = data.decode(encoding)

@@ -1,8 +1,10 @@
 """Reading tagging corpora: column files, JSON lines, and whatever Hugging Face `datasets` opens."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+from residense.data.cache import folder
 from residense.data.columns import Column, read_columns
 from residense.data.files import find_splits, read_lines
 from residense.data.jsonl import read_jsonl
@@ -35,7 +37,7 @@ def read(
     """
     name = path.name.lower()
     if name.endswith(".parquet"):
-        return read_dataset(str(path))["train"]
+        return read_dataset(str(path), labelled)["train"]
     faults = Faults(path, repair)
     lines, replaced = read_lines(path, encoding, repair)
     if replaced:
@@ -45,20 +47,23 @@ def read(
     return read_columns(faults, lines, token_column, tag_column, labelled)
 
 
-def read_dataset(name_or_path: str) -> dict[str, Reading]:
+def read_dataset(name_or_path: str, labelled: bool = True) -> dict[str, Reading]:
     """Return the splits of a parquet file, which is "train", or of a data set on the Hugging Face hub.
 
     The columns must be tokens and ner_tags or tags; numbers take their names from the ClassLabel feature.
 
     Args:
         name_or_path: Path ending in .parquet, or hub id such as "user/corpus".
+        labelled: Whether there must be tags; they are not read otherwise.
     """
     path = Path(name_or_path)
     try:
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         import datasets
 
         if path.suffix.lower() == ".parquet":
-            splits: dict[Any, Any] = {"train": datasets.Dataset.from_parquet(name_or_path)}
+            cache = str(folder() / "datasets")
+            splits: dict[Any, Any] = {"train": datasets.Dataset.from_parquet(name_or_path, cache_dir=cache)}
         else:
             splits = dict(datasets.load_dataset(name_or_path))
     except ImportError as error:
@@ -69,7 +74,17 @@ def read_dataset(name_or_path: str) -> dict[str, Reading]:
         raise CorpusError(path, None, f"datasets cannot load it ({reason})", fix=fix) from None
     if not splits.keys() & _SPLITS.keys():
         raise CorpusError(path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set")
-    return {_SPLITS[split]: _from_dataset(path, data) for split, data in splits.items() if split in _SPLITS}
+    known = {_SPLITS[split]: data for split, data in splits.items() if split in _SPLITS}
+    return {split: _from_dataset(path, data) if labelled else _tokens_of(path, data) for split, data in known.items()}
+
+
+def _tokens_of(path: Path, data: Any) -> Reading:
+    if "tokens" not in data.features:
+        raise CorpusError(path, None, "no column tokens", list(data.features), "rename the columns")
+    sentences = [
+        Sentence([str(token) for token in tokens or ()], [], row) for row, tokens in enumerate(data["tokens"], 1)
+    ]
+    return Reading(path, sentences, "datasets", "tokens")
 
 
 def _from_dataset(path: Path, data: Any) -> Reading:

@@ -14,7 +14,7 @@ import numpy as np
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
 from residense.data.corpus import Corpus
-from residense.data.files import find_splits, read_lines
+from residense.data.files import decode_lines, find_splits, read_lines
 from residense.data.readers import CorpusError, Reading, read, read_dataset
 from residense.data.schemes import detect, spans
 from residense.data.synthetic import Synthetic
@@ -87,16 +87,37 @@ class TaggingDataModule(L.LightningDataModule):
         self.known: Vocabulary | None = None  # words and characters to keep, of a model that is trained further
         self.vector_matrix: np.ndarray | None = None
         self.texts: list[Text] = []
+        self._train_loader: BatchLoader | None = None
+        self._progress: dict[str, int] = {}
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Fill the cache, on one process of each node."""
-        if self._stage() != "predict":
-            self._load()
+        self._check()
+        if self._stage() == "predict":
+            return
+        self._load()
+        if self.vectors:
+            load_vectors(self.vectors)
+
+    def _check(self) -> None:
+        """Refuse options that make no sense, before any file is touched."""
+        if self.synthetic.size < 30:
+            raise ValueError(f"data.synthetic.size must be at least 30 sentences; got {self.synthetic.size}")
+        for name in ("min_frequency", "batch_tokens", "eval_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
+        if min(self.seed, self.split_seed) < 0:
+            raise ValueError("data.seed and data.split_seed must not be negative")
+        if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
+            raise ValueError(f"data.split holds three positive shares that sum to 1, or null; got {list(self.split)}")
+        if self.text is not None and self.path is not None:
+            raise ValueError("give --data.text or --data.path, not both")
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs; the vocabulary is that of the model, or is built from the training split."""
+        stage = str(getattr(stage, "value", stage))  # Lightning's stage names print as something else
         known = getattr(self._task(), "vocabulary", None)
         self.vocabulary = known or self.vocabulary
         if stage == "predict":
@@ -111,10 +132,10 @@ class TaggingDataModule(L.LightningDataModule):
         if self.vocabulary is not None:
             self.scheme = self.vocabulary.scheme
         self.splits, scheme, notes = self._load()
-        if self.split is None and [*self.splits] == ["train"]:  # one file is all there is: it is what is asked for
+        if self.split is not None:
+            self.splits = self._complete(notes, self.split)
+        elif [*self.splits] == ["train"] and stage != "fit":  # one file is all there is: it is what is asked for
             self.splits = {{"validate": "validation"}.get(stage, stage): self.splits["train"]}
-        elif stage == "fit":
-            self.splits = self._complete(notes)
         needed = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}[stage]
         for name in needed:
             if name not in self.splits:
@@ -173,11 +194,11 @@ class TaggingDataModule(L.LightningDataModule):
         }
         return splits, unpack_strings(arrays["scheme"])[0], unpack_strings(arrays["notes"])
 
-    def _complete(self, notes: list[str]) -> dict[str, Corpus]:
+    def _complete(self, notes: list[str], split: tuple[float, float, float]) -> dict[str, Corpus]:
         """Make a validation split, and a test split where there is one file only, by seed."""
-        if "validation" in self.splits or "train" not in self.splits or self.split is None:
+        if "validation" in self.splits or "train" not in self.splits:
             return self.splits
-        _, validation, test = self.split
+        _, validation, test = split
         shares = {"validation": validation} | ({"test": test} if len(self.splits) == 1 else {})
         corpus = self.splits["train"]
         order = np.random.default_rng(self.split_seed).permutation(corpus.num_documents)
@@ -186,11 +207,17 @@ class TaggingDataModule(L.LightningDataModule):
             end = start + max(1, round(share * corpus.num_documents))
             made[name] = corpus.select(order[start:end])
             start = end
+        if start >= corpus.num_documents:
+            raise ValueError(
+                f"{self.path}: {corpus.num_documents} sentences are too few to split; add files or sentences"
+            )
         notes.append(f"{' and '.join(made)} split off train by seed {self.split_seed}")
         return {"train": corpus.select(order[start:]), **made, **{k: v for k, v in self.splits.items() if k != "train"}}
 
     def _build_vocabulary(self, scheme: str) -> Vocabulary:
         labels = {label for corpus in self.splits.values() for label in corpus.labels}
+        if labels <= {"O"}:
+            raise ValueError(f"{self.path}: no entities, all tags are O; check --data.tag_column")
         vectors = load_vectors(self.vectors) if self.vectors else Vectors([], np.zeros((0, 0), np.float32))
         self.vector_matrix = vectors.matrix if self.vectors else None
         train = self.splits["train"]
@@ -209,11 +236,12 @@ class TaggingDataModule(L.LightningDataModule):
     def _texts(self, unit: str) -> Iterator[Text]:
         if self.text is not None:
             yield from (Text.raw(text, unit) for text in self.text)
-        elif self.path is None or self.path == "-":
-            yield from (Text.raw(line.rstrip("\n"), unit) for line in sys.stdin)
+        elif self.path in (None, "-"):
+            lines, _ = decode_lines(sys.stdin.buffer.read(), Path("standard input"), self.encoding, self.repair)
+            yield from _raw(lines, unit)
         elif Path(self.path).name.removesuffix(".gz").endswith(".txt"):
             lines, _ = read_lines(Path(self.path), self.encoding, self.repair)
-            yield from (Text.raw(line, unit) for line in (lines[:-1] if lines[-1] == "" else lines))
+            yield from _raw(lines, unit)
         else:
             path = Path(self.path)
             if not path.is_file():
@@ -229,7 +257,23 @@ class TaggingDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of the training split."""
-        return self._loader("train", self.batch_tokens, shuffle=True)
+        self._train_loader = self._loader("train", self.batch_tokens, shuffle=True)
+        if self._progress:
+            self._train_loader.resume(self._progress)
+        return self._train_loader
+
+    def end_epoch(self) -> None:
+        """The task says so, as data modules are not told."""
+        assert self._train_loader is not None
+        self._train_loader.end_epoch()
+
+    def state_dict(self) -> dict[str, int]:
+        """Which batches of which epoch were trained on."""
+        return self._train_loader.state() if self._train_loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on behind them."""
+        self._progress = state_dict
 
     def val_dataloader(self) -> BatchLoader:
         """Batches of the validation split."""
@@ -254,6 +298,11 @@ class TaggingDataModule(L.LightningDataModule):
 
     def _stage(self) -> str:
         return self.trainer.state.fn.value if self.trainer is not None and self.trainer.state.fn else "fit"
+
+
+def _raw(lines: list[str], unit: str) -> Iterator[Text]:
+    """One text a line; the last line ends, it does not begin another."""
+    yield from (Text.raw(line, unit) for line in (lines[:-1] if lines[-1] == "" else lines))
 
 
 def _notes(reading: Reading) -> list[str]:

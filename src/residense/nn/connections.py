@@ -110,6 +110,8 @@ class Dense(Connection):
 
     def __init__(self, in_dim: int, dim: int, depth: int, growth_rate: int = 32, bottleneck: int = 4):
         super().__init__(in_dim, dim, depth)
+        if growth_rate < 1 or bottleneck < 0:
+            raise ValueError(f"growth_rate must be at least 1 and bottleneck 0; got {growth_rate} and {bottleneck}")
         self.growth_rate, self.narrow = growth_rate, bottleneck * growth_rate
         self.out_dim = in_dim + depth * growth_rate
         self.squeeze = nn.ModuleList(self._squeeze(in_dim + i * growth_rate) for i in range(depth))

@@ -128,6 +128,8 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         depths = [depth] if isinstance(depth, int) else depth
+        if not depths or min(depths) < 1 or dim < 1:
+            raise ValueError(f"depth and dim must be at least 1; got depth {depth}, dim {dim}")
         blocks = cycle(block if isinstance(block, list) else [block])
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
         width = in_dim

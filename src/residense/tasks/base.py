@@ -29,6 +29,8 @@ class Task(L.LightningModule):
         schedule: called with the optimizer and the number of optimiser steps of the whole run.
     """
 
+    scores = ("val/loss", "val/f1", "val/precision", "val/recall", "val/accuracy")  # what can be monitored
+
     def __init__(
         self,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -54,7 +56,10 @@ class Task(L.LightningModule):
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take a vocabulary and make the layers for it."""
-        self.build(vocabulary)
+        try:
+            self.build(vocabulary)
+        except ValueError as error:
+            raise ValueError(f"model: {error}") from error
         self.vocabulary = vocabulary
 
     def start_from(self, data: Any) -> None:
@@ -71,6 +76,10 @@ class Task(L.LightningModule):
             anew = sorted(set(own) - set(fitting))
             say(f"{len(fitting)} of {len(own)} weights taken over; these begin anew: {', '.join(anew) or 'none'}")
         self.initial_weights = {}
+
+    def on_train_epoch_end(self) -> None:
+        """Tell the data module, before any checkpoint of this epoch is written."""
+        self.trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the vocabulary into the checkpoint."""

@@ -123,6 +123,8 @@ class Tagger(Task):
         if stage == "test":
             texts = [Text.joined(tokens, self.vocabulary.unit) for tokens in corpus.document_tokens()]
         for i, tags in enumerate(merge(predicted, corpus.document, len(texts))):
+            if len(tags.tags) < len(texts[i].offsets):
+                continue  # left out by a limit on batches
             yield record(texts[i], tags, labels, self.vocabulary.scheme, gold[i] if gold else None)
 
     def compare(self, predicted: list[Tags], data: TaggingDataModule) -> dict[str, dict[str, float]]:
@@ -131,10 +133,16 @@ class Tagger(Task):
         if self.vocabulary.scheme == "none":
             return {}
         corpus, entities, labels = data.splits["test"], self.vocabulary.entities, self.vocabulary.labels
-        tokens = corpus.document_tokens()
-        gold = [spans(tags) for tags in corpus.document_tags()]
-        merged = merge(predicted, corpus.document, corpus.num_documents)
-        found = [spans([labels[i] for i in tags.tags]) for tags in merged]
+        whole = zip(
+            corpus.document_tokens(),
+            corpus.document_tags(),
+            merge(predicted, corpus.document, corpus.num_documents),
+            strict=True,
+        )
+        kept = [row for row in whole if len(row[2].tags) == len(row[0])]  # the others a limit on batches left out
+        tokens = [row[0] for row in kept]
+        gold = [spans(row[1]) for row in kept]
+        found = [spans([labels[i] for i in row[2].tags]) for row in kept]
         longest = max((key.count("\x1f") + 1 for key in entities), default=0)
         news, guessed = ([unseen(t, s, entities) for t, s in zip(tokens, x, strict=True)] for x in (gold, found))
         return {
