@@ -1,22 +1,16 @@
 """Corpora for tagging: found, read, converted, cached, and cut into batches."""
 
 import os
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 
 from residense.data.batches import BatchLoader, Encoded
-from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
+from residense.data.columns import Column
 from residense.data.corpus import Corpus
-from residense.data.files import decode_lines, find_splits, read_lines
-from residense.data.readers import CorpusError, Reading, read, read_dataset
-from residense.data.schemes import detect, spans
+from residense.data.schemes import spans
+from residense.data.source import Source, complete
 from residense.data.synthetic import Synthetic
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import Vocabulary
@@ -24,8 +18,7 @@ from residense.messages import say
 from residense.predictions import Text
 
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU", "BMES"]
-Column = int | str | None
-HUB = "hf:"
+NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}  # splits of each stage
 
 
 class TaggingDataModule(L.LightningDataModule):
@@ -75,8 +68,8 @@ class TaggingDataModule(L.LightningDataModule):
     ):
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.path, self.text, self.synthetic, self.files = path, text, synthetic, files
-        self.token_column, self.tag_column, self.encoding, self.repair = token_column, tag_column, encoding, repair
+        self.path, self.text, self.synthetic = path, text, synthetic
+        self.source = Source(path, synthetic, files, token_column, tag_column, encoding, repair)
         self.scheme: str = scheme
         self.split, self.split_seed = split, split_seed
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
@@ -97,7 +90,7 @@ class TaggingDataModule(L.LightningDataModule):
         self._check()
         if self._stage() == "predict":
             return
-        self._load()
+        self.source.load(self.scheme, self.max_length)
         if self.vectors:
             load_vectors(self.vectors)
 
@@ -122,97 +115,27 @@ class TaggingDataModule(L.LightningDataModule):
         self.vocabulary = known or self.vocabulary
         if stage == "predict":
             assert self.vocabulary is not None, "only a trained model can predict"
-            self.texts = list(self._texts(self.vocabulary.unit))
+            unit = self.vocabulary.unit
+            self.texts = [Text.raw(t, unit) for t in self.text] if self.text else list(self.source.texts(unit))
             pairs = ((text.tokens, []) for text in self.texts)
             self.splits = {"predict": Corpus.build(pairs, "none", self.max_length)}
         elif not self.splits:
             self._load_splits(stage)
 
     def _load_splits(self, stage: str) -> None:
-        if self.vocabulary is not None:
-            self.scheme = self.vocabulary.scheme
-        self.splits, scheme, notes = self._load()
+        scheme = self.vocabulary.scheme if self.vocabulary else self.scheme
+        loaded = self.source.load(scheme, self.max_length)
         if self.split is not None:
-            self.splits = self._complete(notes, self.split)
-        elif [*self.splits] == ["train"] and stage != "fit":  # one file is all there is: it is what is asked for
-            self.splits = {{"validate": "validation"}.get(stage, stage): self.splits["train"]}
-        needed = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}[stage]
-        for name in needed:
+            loaded = complete(loaded, self.split, self.split_seed)
+        elif [*loaded.splits] == ["train"] and stage != "fit":  # one file is all there is: it is what is asked for
+            loaded = loaded._replace(splits={NEEDED[stage][0]: loaded.splits["train"]})
+        self.splits = loaded.splits
+        for name in NEEDED[stage]:
             if name not in self.splits:
                 raise ValueError(f"{self.path}: no {name} split, only {', '.join(self.splits)}; see --data.split")
         if self.vocabulary is None:
-            self.vocabulary = self._build_vocabulary(scheme)
-        say(*notes, *self._summary())
-
-    def _load(self) -> tuple[dict[str, Corpus], str, list[str]]:
-        """All splits, the scheme they are written in for training, and what was inferred; from the cache if there."""
-        files = self._files()
-        if self.path is not None and not files:
-            return self._from_arrays(self._read())  # a hub id: `datasets` has a cache of its own
-        options = [self.token_column, self.tag_column, self.encoding, self.repair, self.scheme, self.max_length]
-        if self.path is None:
-            options += [asdict(self.synthetic), version("faker")]
-            files = {path.name: path for path in sorted(Path(__file__).parent.glob("*.txt"))}
-        key = fingerprint(files.values(), [*files, *options])
-        return self._from_arrays(cached(key, self._read))
-
-    def _files(self) -> dict[str, Path]:
-        if self.path is None:
-            return {}
-        return {} if self.path.startswith(HUB) else find_splits(Path(self.path), self.files)
-
-    def _read(self) -> Arrays:
-        if self.path is None:
-            splits = {name: [*pairs] for name, pairs in self.synthetic.splits().items()}
-            notes = [f"{self.synthetic}: generated sentences with personal data, not a real corpus"]
-        else:
-            readings = self._readings()
-            notes = [note for reading in readings.values() for note in _notes(reading)]
-            splits = {name: [(s.tokens, s.tags) for s in r.sentences] for name, r in readings.items()}
-        found = detect(tags for pairs in splits.values() for _, tags in pairs)
-        scheme = "none" if found == "none" else self.scheme
-        notes.append("tags are plain labels" if found == "none" else f"tags are {found}, trained as {scheme}")
-        arrays: Arrays = {"notes": pack_strings(notes), "scheme": pack_strings([scheme])}
-        for name, pairs in splits.items():
-            corpus = Corpus.build(pairs, scheme, self.max_length)
-            arrays |= {f"{name}/{key}": value for key, value in corpus.arrays().items()}
-        return arrays
-
-    def _readings(self) -> dict[str, Reading]:
-        files = self._files()
-        if not files:
-            return read_dataset(str(self.path).removeprefix(HUB))
-        options = (self.token_column, self.tag_column, self.encoding, self.repair)
-        return {name: read(file, *options) for name, file in files.items()}
-
-    @staticmethod
-    def _from_arrays(arrays: Arrays) -> tuple[dict[str, Corpus], str, list[str]]:
-        names = dict.fromkeys(key.split("/")[0] for key in arrays if "/" in key)
-        splits = {
-            name: Corpus.from_arrays({k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")})
-            for name in names
-        }
-        return splits, unpack_strings(arrays["scheme"])[0], unpack_strings(arrays["notes"])
-
-    def _complete(self, notes: list[str], split: tuple[float, float, float]) -> dict[str, Corpus]:
-        """Make a validation split, and a test split where there is one file only, by seed."""
-        if "validation" in self.splits or "train" not in self.splits:
-            return self.splits
-        _, validation, test = split
-        shares = {"validation": validation} | ({"test": test} if len(self.splits) == 1 else {})
-        corpus = self.splits["train"]
-        order = np.random.default_rng(self.split_seed).permutation(corpus.num_documents)
-        made, start = {}, 0
-        for name, share in shares.items():
-            end = start + max(1, round(share * corpus.num_documents))
-            made[name] = corpus.select(order[start:end])
-            start = end
-        if start >= corpus.num_documents:
-            raise ValueError(
-                f"{self.path}: {corpus.num_documents} sentences are too few to split; add files or sentences"
-            )
-        notes.append(f"{' and '.join(made)} split off train by seed {self.split_seed}")
-        return {"train": corpus.select(order[start:]), **made, **{k: v for k, v in self.splits.items() if k != "train"}}
+            self.vocabulary = self._build_vocabulary(loaded.scheme)
+        say(*loaded.notes, *self._summary())
 
     def _build_vocabulary(self, scheme: str) -> Vocabulary:
         labels = {label for corpus in self.splits.values() for label in corpus.labels}
@@ -232,26 +155,6 @@ class TaggingDataModule(L.LightningDataModule):
                 counts += f", {sum(len(spans(tags)) for tags in corpus.document_tags()):,} entities"
             lines.append(f"{name}: {counts}")
         return lines
-
-    def _texts(self, unit: str) -> Iterator[Text]:
-        if self.text is not None:
-            yield from (Text.raw(text, unit) for text in self.text)
-        elif self.path in (None, "-"):
-            lines, _ = decode_lines(sys.stdin.buffer.read(), Path("standard input"), self.encoding, self.repair)
-            yield from _raw(lines, unit)
-        elif Path(self.path).name.removesuffix(".gz").endswith(".txt"):
-            lines, _ = read_lines(Path(self.path), self.encoding, self.repair)
-            yield from _raw(lines, unit)
-        else:
-            path = Path(self.path)
-            if not path.is_file():
-                raise CorpusError(path, None, "no such file", fix="give --data.path a file or --data.text a text")
-            reading = read(path, self.token_column, self.tag_column, self.encoding, self.repair, labelled=False)
-            for sentence in reading.sentences:
-                if sentence.text is not None and sentence.offsets is not None:
-                    yield Text(sentence.text, sentence.offsets)
-                else:
-                    yield Text.joined(sentence.tokens, unit)
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
@@ -298,13 +201,3 @@ class TaggingDataModule(L.LightningDataModule):
 
     def _stage(self) -> str:
         return self.trainer.state.fn.value if self.trainer is not None and self.trainer.state.fn else "fit"
-
-
-def _raw(lines: list[str], unit: str) -> Iterator[Text]:
-    """One text a line; the last line ends, it does not begin another."""
-    yield from (Text.raw(line, unit) for line in (lines[:-1] if lines[-1] == "" else lines))
-
-
-def _notes(reading: Reading) -> list[str]:
-    repairs = [f"{reading.path.name}: repaired {count}: {what}" for what, count in reading.repairs.items()]
-    return [*reading.notes, *repairs]

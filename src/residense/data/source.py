@@ -1,0 +1,146 @@
+"""Where a corpus comes from: files, the hub, or the generator; all splits as arrays, cached, and what was inferred."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
+from residense.data.columns import Column
+from residense.data.corpus import Corpus
+from residense.data.files import decode_lines, find_splits, read_lines
+from residense.data.readers import CorpusError, Reading, read, read_dataset
+from residense.data.schemes import detect
+from residense.data.synthetic import Synthetic
+from residense.predictions import Text
+
+HUB = "hf:"
+
+
+class Loaded(NamedTuple):
+    """Splits of a corpus, the scheme that their tags are converted to, and a line for each thing inferred."""
+
+    splits: dict[str, Corpus]
+    scheme: str
+    notes: list[str]
+
+
+@dataclass
+class Source:
+    """A corpus as the user names it; see `TaggingDataModule` for the fields."""
+
+    path: str | None
+    synthetic: Synthetic
+    files: str | None
+    token_column: Column
+    tag_column: Column
+    encoding: str
+    repair: bool
+
+    def load(self, scheme: str, max_length: int) -> Loaded:
+        """All splits, tags in `scheme` unless they are plain labels; from the cache if they are there."""
+        if self.path is not None and self.path.startswith(HUB):  # `datasets` has a cache of its own
+            return _unpack(self._read(scheme, max_length))
+        options = [self.token_column, self.tag_column, self.encoding, self.repair, scheme, max_length]
+        if self.path is None:
+            files = {path.name: path for path in sorted(Path(__file__).parent.glob("*.txt"))}
+            options += [asdict(self.synthetic), version("faker")]
+        else:
+            files = find_splits(Path(self.path), self.files)
+        key = fingerprint(files.values(), [[(name, path.name) for name, path in files.items()], options])
+        return _unpack(cached(key, lambda: self._read(scheme, max_length)))
+
+    def _read(self, scheme: str, max_length: int) -> Arrays:
+        if self.path is None:
+            splits = {name: [*pairs] for name, pairs in self.synthetic.splits().items()}
+            notes = [f"{self.synthetic}: generated sentences with personal data, not a real corpus"]
+        else:
+            readings = self._readings(self.path)
+            notes = [note for reading in readings.values() for note in _notes(reading)]
+            splits = {name: [(s.tokens, s.tags) for s in r.sentences] for name, r in readings.items()}
+        found = detect(tags for pairs in splits.values() for _, tags in pairs)
+        scheme = "none" if found == "none" else scheme
+        notes.append("tags are plain labels" if found == "none" else f"tags are {found}, trained as {scheme}")
+        arrays: Arrays = {"notes": pack_strings(notes), "scheme": pack_strings([scheme])}
+        for name, pairs in splits.items():
+            corpus = Corpus.build(pairs, scheme, max_length)
+            arrays |= {f"{name}/{key}": value for key, value in corpus.arrays().items()}
+        return arrays
+
+    def _readings(self, path: str) -> dict[str, Reading]:
+        if path.startswith(HUB):
+            return read_dataset(path.removeprefix(HUB))
+        options = (self.token_column, self.tag_column, self.encoding, self.repair)
+        return {name: read(file, *options) for name, file in find_splits(Path(path), self.files).items()}
+
+    def texts(self, unit: str) -> Iterator[Text]:
+        """Texts without tags: one a line of .txt or of standard input, or the sentences of a corpus file."""
+        if self.path in (None, "-"):
+            yield from _raw(
+                decode_lines(sys.stdin.buffer.read(), Path("standard input"), self.encoding, self.repair)[0], unit
+            )
+            return
+        path = Path(self.path)
+        if path.name.removesuffix(".gz").endswith(".txt"):
+            yield from _raw(read_lines(path, self.encoding, self.repair)[0], unit)
+            return
+        if not path.is_file():
+            raise CorpusError(path, None, "no such file", fix="give --data.path a file or --data.text a text")
+        reading = read(path, self.token_column, self.tag_column, self.encoding, self.repair, labelled=False)
+        for sentence in reading.sentences:
+            if sentence.text is not None and sentence.offsets is not None:
+                yield Text(sentence.text, sentence.offsets)
+            else:
+                yield Text.joined(sentence.tokens, unit)
+
+
+def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> Loaded:
+    """Split off a validation split where there is none, and a test split where there is one file only.
+
+    Args:
+        loaded: the corpus.
+        shares: of train, validation and test.
+        seed: of the choice.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    splits = loaded.splits
+    if "validation" in splits or "train" not in splits:
+        return loaded
+    wanted = {"validation": shares[1]} | ({"test": shares[2]} if len(splits) == 1 else {})
+    corpus = splits["train"]
+    order = np.random.default_rng(seed).permutation(corpus.num_documents)
+    made, start = {}, 0
+    for name, share in wanted.items():
+        end = start + max(1, round(share * corpus.num_documents))
+        made[name] = corpus.select(order[start:end])
+        start = end
+    if start >= corpus.num_documents:
+        raise ValueError(f"{corpus.num_documents} sentences are too few to split; add files or sentences")
+    note = f"{' and '.join(made)} split off train by seed {seed}"
+    rest = {name: corpus for name, corpus in splits.items() if name != "train"}
+    return Loaded({"train": corpus.select(order[start:]), **made, **rest}, loaded.scheme, [*loaded.notes, note])
+
+
+def _unpack(arrays: Arrays) -> Loaded:
+    names = dict.fromkeys(key.split("/")[0] for key in arrays if "/" in key)
+    splits = {
+        name: Corpus.from_arrays({k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")})
+        for name in names
+    }
+    return Loaded(splits, unpack_strings(arrays["scheme"])[0], unpack_strings(arrays["notes"]))
+
+
+def _raw(lines: list[str], unit: str) -> Iterator[Text]:
+    """One text a line; the last line ends, it does not begin another."""
+    yield from (Text.raw(line, unit) for line in (lines[:-1] if lines[-1] == "" else lines))
+
+
+def _notes(reading: Reading) -> list[str]:
+    repairs = [f"{reading.path.name}: repaired {count}: {what}" for what, count in reading.repairs.items()]
+    return [*reading.notes, *repairs]
