@@ -8,6 +8,7 @@ Shapes: B batch, L length, K labels; emissions [B, L, K], mask [B, L] True at re
 moves [K, K] from row to column, start [K], end [K].
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,31 +25,39 @@ class Scores(NamedTuple):
     end: Tensor
 
 
-def _step(alpha: Tensor, moves: Tensor) -> Tensor:
-    """log sum_i exp(alpha[i] + moves[i, j]) as a product of matrices; what underflows counts as e^-80 or less."""
-    dtype, alpha, moves = alpha.dtype, alpha.double(), moves.double()
-    top = alpha.amax(-1, keepdim=True).detach()
+def _mixer(moves: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function `alpha` [B, K] -> log sum_i exp(alpha[i] + moves[i, j]), as a product of matrices in float64.
+
+    What is smaller than its neighbours by e^-700 counts as just that; where there is no float64 (MPS), by e^-87.
+    """
+    wide = torch.float32 if moves.device.type == "mps" else torch.float64
     peak = moves.amax().detach()
-    mass = (alpha - top).exp() @ (moves - peak).exp()
-    return (mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + top + peak).to(dtype)
+    weights = (moves.to(wide) - peak).exp()
+
+    def mix(alpha: Tensor) -> Tensor:
+        top = alpha.amax(-1, keepdim=True).detach()
+        mass = (alpha.to(wide) - top).exp() @ weights
+        return (mass.clamp(min=torch.finfo(wide).tiny).log() + top + peak).to(alpha.dtype)
+
+    return mix
 
 
 def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     """log of the summed weight of all paths that end in a label at a token: [B, L, K]; padding repeats the last."""
-    alpha = scores.start + emissions[:, 0]
+    alpha, mix = scores.start + emissions[:, 0], _mixer(scores.moves)
     alphas = [alpha]
     for t in range(1, emissions.shape[1]):
-        alpha = torch.where(mask[:, t, None], _step(alpha, scores.moves) + emissions[:, t], alpha)
+        alpha = torch.where(mask[:, t, None], mix(alpha) + emissions[:, t], alpha)
         alphas.append(alpha)
     return torch.stack(alphas, 1)
 
 
 def backward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     """log of the summed weight of all ways to go on from a label at a token: [B, L, K]."""
-    beta = scores.end.expand_as(emissions[:, 0])
+    beta, mix = scores.end.expand_as(emissions[:, 0]), _mixer(scores.moves.T)
     betas = [beta]
     for t in range(emissions.shape[1] - 1, 0, -1):
-        beta = torch.where(mask[:, t, None], _step(beta + emissions[:, t], scores.moves.T), beta)
+        beta = torch.where(mask[:, t, None], mix(beta + emissions[:, t]), beta)
         betas.append(beta)
     return torch.stack(betas[::-1], 1)
 
