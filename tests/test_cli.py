@@ -166,6 +166,17 @@ def test_files_and_standard_input_are_predicted(
         assert [r["text"] for r in predict(capfd, f"--ckpt_path={checkpoint}")] == expected["raw.txt"]
 
 
+def test_a_corpus_of_texts_is_tested_in_the_places_of_its_texts(fit: Callable[..., int], tmp_path: Path) -> None:
+    text = "I don't  know, Anna Smith."
+    line = json.dumps({"text": text, "spans": [{"start": 15, "end": 25, "label": "PER"}]})
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(f"{line}\n" * 5)
+    assert fit(f"--data.path={tmp_path}", "--run_dir=here") == 0
+    for record in map(json.loads, Path("here/predictions.jsonl").read_text().splitlines()):
+        assert record["text"] == text
+        assert record["gold"] == [{"start": 15, "end": 25, "type": "PER", "text": "Anna Smith"}]
+
+
 def test_nothing_to_predict_is_no_error(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=") == [{"text": "", "entities": []}]
 

@@ -8,12 +8,16 @@ Shapes: N tokens, S sentences.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from residense.data.cache import Arrays, pack_strings, unpack_strings
 from residense.data.schemes import Span, convert, spans
+from residense.predictions import Text
 
+NUMBERS = ("tokens", "tags", "offsets", "document", "places")
+STRINGS = ("forms", "labels", "raw")
 SENTENCE_ENDS = frozenset(".!?。！？")
 
 
@@ -28,6 +32,8 @@ class Corpus:
         tags: [N] index into `labels`; all zero where the corpus has no tags.
         offsets: [S+1] place of each sentence's first token.
         document: [S] the sentence of the source that each sentence is (a part of).
+        raw: text of each sentence of the source, where it has one; else empty.
+        places: [N, 2] where each token begins and ends in that text; [0, 2] without.
     """
 
     forms: list[str]
@@ -36,10 +42,21 @@ class Corpus:
     tags: np.ndarray
     offsets: np.ndarray
     document: np.ndarray
+    raw: list[str]
+    places: np.ndarray
 
     @classmethod
-    def build(cls, sentences: Iterable[tuple[Sequence[str], Sequence[str]]], scheme: str, max_length: int) -> "Corpus":
-        """Flatten (tokens, tags) pairs, tags converted to `scheme`, sentences over `max_length` tokens split."""
+    def build(
+        cls,
+        sentences: Iterable[tuple[Sequence[str], Sequence[str]]],
+        scheme: str,
+        max_length: int,
+        texts: Sequence[Text] = (),
+    ) -> "Corpus":
+        """Flatten (tokens, tags) pairs, tags converted to `scheme`, sentences over `max_length` tokens split.
+
+        With `texts` the sentences keep the text that they came from.
+        """
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1 token; got {max_length}")
         forms: dict[str, int] = {}
@@ -64,6 +81,8 @@ class Corpus:
             np.array(tag_ids, np.int32),
             np.array(offsets, np.int64),
             np.array(document, np.int32),
+            [text.text for text in texts],
+            np.array([place for text in texts for place in text.offsets], np.int32).reshape(-1, 2),
         )
 
     def __len__(self) -> int:
@@ -77,25 +96,35 @@ class Corpus:
     @property
     def num_documents(self) -> int:
         """Sentences of the source."""
-        return int(self.document[-1]) + 1 if len(self) else 0
+        return len(self.raw) or (int(self.document[-1]) + 1 if len(self) else 0)
 
     def select(self, documents: np.ndarray) -> "Corpus":
         """The given sentences of the source, in their order there."""
         keep = np.flatnonzero(np.isin(self.document, documents))
         lengths = self.lengths[keep]
         places = np.repeat(self.offsets[keep] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        _, renumbered = np.unique(self.document[keep], return_inverse=True)
+        kept, renumbered = np.unique(self.document[keep], return_inverse=True)
         return replace(
             self,
             tokens=self.tokens[places],
             tags=self.tags[places],
             offsets=np.concatenate(([0], np.cumsum(lengths))),
             document=renumbered.astype(np.int32),
+            raw=[self.raw[i] for i in kept] if self.raw else [],
+            places=self.places[places] if self.raw else self.places,
         )
 
     def document_tokens(self) -> list[list[str]]:
         """Tokens of each sentence of the source."""
         return [[self.forms[t] for t in self.tokens[a:b]] for a, b in pairwise(self._bounds())]
+
+    def document_texts(self, unit: str) -> list[Text]:
+        """Text of each sentence of the source: its own, or its tokens joined."""
+        if not self.raw:
+            return [Text.joined(tokens, unit) for tokens in self.document_tokens()]
+        bounds = pairwise(self._bounds())
+        parts = [[(int(start), int(end)) for start, end in self.places[a:b]] for a, b in bounds]
+        return [Text(text, offsets) for text, offsets in zip(self.raw, parts, strict=True)]
 
     def document_tags(self) -> list[list[str]]:
         """Tags of each sentence of the source."""
@@ -107,14 +136,14 @@ class Corpus:
 
     def arrays(self) -> Arrays:
         """Everything as arrays, to be stored."""
-        flat = {name: getattr(self, name) for name in ("tokens", "tags", "offsets", "document")}
-        return flat | {"forms": pack_strings(self.forms), "labels": pack_strings(self.labels)}
+        flat = {name: getattr(self, name) for name in NUMBERS}
+        return flat | {name: pack_strings(getattr(self, name)) for name in STRINGS}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Corpus":
         """The corpus that `arrays` came from."""
-        flat = {name: arrays[name] for name in ("tokens", "tags", "offsets", "document")}
-        return cls(unpack_strings(arrays["forms"]), unpack_strings(arrays["labels"]), **flat)
+        fields: dict[str, Any] = {name: arrays[name] for name in NUMBERS}
+        return cls(**fields, **{name: unpack_strings(arrays[name]) for name in STRINGS})
 
 
 def _cuts(tokens: Sequence[str], found: Sequence[Span], limit: int) -> list[int]:

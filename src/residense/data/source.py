@@ -56,18 +56,19 @@ class Source:
 
     def _read(self, scheme: str, max_length: int) -> Arrays:
         if self.path is None:
-            splits = {name: [*pairs] for name, pairs in self.synthetic.splits().items()}
+            splits, texts = {name: [*pairs] for name, pairs in self.synthetic.splits().items()}, {}
             notes = [f"{self.synthetic}: generated sentences with personal data, not a real corpus"]
         else:
             readings = self._readings(self.path)
             notes = [note for reading in readings.values() for note in _notes(reading)]
             splits = {name: [(s.tokens, s.tags) for s in r.sentences] for name, r in readings.items()}
+            texts = {name: _texts_of(reading) for name, reading in readings.items()}
         found = detect(tags for pairs in splits.values() for _, tags in pairs)
         scheme = "none" if found == "none" else scheme
         notes.append("tags are plain labels" if found == "none" else f"tags are {found}, trained as {scheme}")
         arrays: Arrays = {"notes": pack_strings(notes), "scheme": pack_strings([scheme])}
         for name, pairs in splits.items():
-            corpus = Corpus.build(pairs, scheme, max_length)
+            corpus = Corpus.build(pairs, scheme, max_length, texts.get(name, ()))
             arrays |= {f"{name}/{key}": value for key, value in corpus.arrays().items()}
         return arrays
 
@@ -139,6 +140,12 @@ def _unpack(arrays: Arrays) -> Loaded:
 def _raw(lines: list[str], unit: str) -> Iterator[Text]:
     """One text a line; the last line ends, it does not begin another."""
     yield from (Text.raw(line, unit) for line in (lines[:-1] if lines[-1] == "" else lines))
+
+
+def _texts_of(reading: Reading) -> list[Text]:
+    """The texts of a reading if each sentence has one."""
+    texts = [Text(s.text, s.offsets) for s in reading.sentences if s.text is not None and s.offsets is not None]
+    return texts if len(texts) == len(reading.sentences) else []
 
 
 def _notes(reading: Reading) -> list[str]:

@@ -79,7 +79,6 @@ class TaggingDataModule(L.LightningDataModule):
         self.vocabulary: Vocabulary | None = None
         self.known: Vocabulary | None = None  # words and characters to keep, of a model that is trained further
         self.vector_matrix: np.ndarray | None = None
-        self.texts: list[Text] = []
         self._train_loader: BatchLoader | None = None
         self._progress: dict[str, int] = {}
 
@@ -116,9 +115,9 @@ class TaggingDataModule(L.LightningDataModule):
         if stage == "predict":
             assert self.vocabulary is not None, "only a trained model can predict"
             unit = self.vocabulary.unit
-            self.texts = [Text.raw(t, unit) for t in self.text] if self.text else list(self.source.texts(unit))
-            pairs = ((text.tokens, []) for text in self.texts)
-            self.splits = {"predict": Corpus.build(pairs, "none", self.max_length)}
+            texts = [Text.raw(t, unit) for t in self.text] if self.text else list(self.source.texts(unit))
+            pairs = ((text.tokens, []) for text in texts)
+            self.splits = {"predict": Corpus.build(pairs, "none", self.max_length, texts)}
         elif not self.splits:
             self._load_splits(stage)
 

@@ -19,7 +19,7 @@ from residense.nn.embeddings import Embeddings
 from residense.nn.encoder import Encoder
 from residense.nn.heads import CRF, TaggingHead
 from residense.optim import Warmup
-from residense.predictions import Tags, Text, merge, record
+from residense.predictions import Tags, merge, record
 from residense.tasks.base import Task
 
 
@@ -119,9 +119,7 @@ class Tagger(Task):
         assert self.vocabulary is not None
         corpus, labels = data.splits[stage], self.vocabulary.labels
         gold = corpus.document_tags() if stage == "test" else None
-        texts = data.texts
-        if stage == "test":
-            texts = [Text.joined(tokens, self.vocabulary.unit) for tokens in corpus.document_tokens()]
+        texts = corpus.document_texts(self.vocabulary.unit)
         for i, tags in enumerate(merge(predicted, corpus.document, len(texts))):
             if len(tags.tags) < len(texts[i].offsets):
                 continue  # left out by a limit on batches
