@@ -306,7 +306,7 @@ def test_an_existing_path_wins_over_the_config_of_that_name(fit: Callable[..., i
 def test_options_lost_with_their_class_are_named(fit: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     growth = "--model.encoder.connection.growth_rate=8"
     assert fit(growth, "--model.encoder.connection=Residual") == 0
-    lost = "Dense gave way to Residual; not used: growth_rate=8, bottleneck=0"
+    lost = "Dense was replaced by Residual; not used: growth_rate=8, bottleneck=0"
     assert lost in capfd.readouterr().err.splitlines()
 
 
@@ -351,6 +351,48 @@ def test_a_mistake_is_answered_in_a_line(
     assert len(complaint) == 1 and expected in complaint[0]
     assert [path.name for path in tmp_path.iterdir()] in (["own.yaml"], ["own.yaml", "runs"], ["runs", "own.yaml"])
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+OWN = """
+import torch
+from torch import nn
+from residense import Connection
+
+class Gated(Connection):
+    def __init__(self, in_dim: int, dim: int, depth: int, start: float = 0.5):
+        super().__init__(in_dim, dim, depth)
+        self.project = nn.Linear(in_dim, dim)
+        self.gate = nn.Parameter(torch.full((depth,), start))
+
+    def widths(self, i):
+        return self.dim, self.dim
+
+    def begin(self, x):
+        return self.project(x)
+
+    def write(self, state, y, i):
+        return state + self.gate[i] * y
+
+class Broken(Gated):
+    def read(self, state, i):
+        return state
+"""
+
+
+def test_a_connection_of_ones_own_is_a_class_in_a_file(
+    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_own_connections.py").write_text(OWN)
+    own = "--model.encoder.connection=my_own_connections"
+    assert fit(f"{own}.Gated", "--model.encoder.connection.start=0.1", "--run_dir=here") == 0
+    assert main(["predict", "--ckpt_path=best", "--run_dir=here", "--data.text=Anna"]) == 0
+    capfd.readouterr()
+    assert fit(f"{own}.Gatd") == 2
+    assert "there is no class" in capfd.readouterr().err
+    assert fit("--model.encoder.connection=collections.Counter") == 2
+    assert "collections.Counter is no Connection" in capfd.readouterr().err
+    with pytest.raises(ValueError, match="too many values to unpack"):  # a mistake in code keeps its traceback
+        fit(f"{own}.Broken")
 
 
 BAD_CONFIGS = {

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-CONFIG, TEXT, CKPT = ("-c", "--config"), ("--data.text", "--data.init_args.text"), ("--ckpt_path",)
+CONFIG, CKPT = ("-c", "--config"), ("--ckpt_path",)
+TEXT = ("--data.text", "--data.text+", "--data.init_args.text", "--data.init_args.text+")
 FOLDERS = (Path("configs"), Path(__file__).parents[2] / "configs")  # where bare names are looked up
 VALUED = (*CONFIG, *TEXT, *CKPT, "--run_dir")
 
@@ -48,11 +49,13 @@ def arrange(argv: Sequence[str]) -> list[str]:
     if subcommand == "fit":
         if not configs and run_dir and (Path(run_dir) / "config.yaml").is_file():
             configs = [str(Path(run_dir) / "config.yaml")]
+        if not configs and any(name.partition("=")[0].endswith(".help") for name, _ in options):
+            configs = [_find_config("dense_ner.yaml")]  # help on a part needs a whole
         if not configs and not any(name.startswith(("--model", "--help", "-h")) for name, _ in options):
             raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {_known_configs()}")
-    elif ckpt is None:
+    elif ckpt is None and not any(name in ("--help", "-h") for name, _ in options):
         raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
-    else:
+    elif ckpt is not None:
         configs = [_as_yaml(_checkpoint_config(ckpt, subcommand, options)), *configs]
     rest = [_find_fragment(word) for word in rest]
     if ckpt is not None:

@@ -244,7 +244,7 @@ class CLI(LightningCLI):
         for logger in self.trainer.loggers:
             if hasattr(logger.experiment, "finish"):  # type: ignore[attr-defined]
                 logger.experiment.finish()  # type: ignore[attr-defined]
-        print(f"run directory {self.run_dir}")
+        print(f"run directory: {self.run_dir}")
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
             print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}")
@@ -275,6 +275,7 @@ def quiet() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     quiet()
+    sys.path.append(os.getcwd())  # classes of one's own are found in files where one stands
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         CLI(words)
@@ -288,6 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether this project raised the error: then its message says all; else the traceback is needed."""
+    """Whether this project raised the error on purpose: then its message says all; else the traceback is needed."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, UsageError) or (bool(frames) and frames[-1].filename.startswith(PACKAGE))
+    if isinstance(error, UsageError) or not frames:
+        return isinstance(error, UsageError)
+    return frames[-1].filename.startswith(PACKAGE) and (frames[-1].line or "").startswith("raise")

@@ -17,6 +17,7 @@ from residense.arguments import UsageError
 from residense.messages import say
 
 UNKNOWN_OPTION = (r"Option '([\w.]+)' is not accepted", r"not accept (?:option|nested key|key) '([\w.]+)'")
+MISSING_MODULE = r"No module named '([\w.]+)'.*?Got value: ([\w.]+\w)"
 UNRECOGNIZED = r"unrecognized arguments: (\S+)"
 UNKNOWN_CLASS = (
     r"Expected a dot import path string: ([\w./-]*\w)",
@@ -77,7 +78,7 @@ def _loss(remark: str) -> str | None:
     defaults = inspect.signature(getattr(import_module(module), name)).parameters
     lost = {k: v for k, v in dropped.items() if k not in defaults or v != defaults[k].default}
     names = ", ".join(f"{k}={v}" for k, v in lost.items())
-    return f"{before.split('.')[-1]} gave way to {after.split('.')[-1]}; not used: {names}" if lost else None
+    return f"{before.split('.')[-1]} was replaced by {after.split('.')[-1]}; not used: {names}" if lost else None
 
 
 def _option_names(parser: LightningArgumentParser) -> set[str]:
@@ -106,7 +107,13 @@ def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> s
     where = f"{place}: " if place else ""
     if found := _first((*UNKNOWN_OPTION, UNRECOGNIZED), message):
         name = found.split("=")[0].lstrip("-")
+        if found[0] != "-" and re.search(UNRECOGNIZED, message):
+            return f"{found} ... belongs to no option; put a value that holds spaces into quotes"
         return f"{where}there is no option {name}{_hint(name, options)}"
+    if found := re.search(r"[Ee]xpected '([\w.]+)' to be a subclass of (?:<class ')?(\w+)", message):
+        return f"{where}{found[1]} is no {found[2]}"
+    if (found := re.search(MISSING_MODULE, message)) and not found[2].startswith(found[1]):
+        return f"{where}{found[2]} cannot be imported: there is no module {found[1]}"
     if found := _first(UNKNOWN_CLASS, message):
         return f"{where}{_no_class(found, set(classes))}"
     expected = [e for e in map(_readable, re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value|$)", message, re.M)) if e]
@@ -135,9 +142,10 @@ def _no_class(name: str, classes: set[str]) -> str:
     if name.endswith((".yaml", ".yml")):
         return f"there is no file {name}, neither here nor in configs/"
     bare = name.rsplit(".", 1)[-1]
+    own = "" if "." in name else " (one of your own is given as module.Class)"
     if bare in classes:
         return f"{bare} does not fit here"
-    return f"there is no class {name}{_hint(bare, classes)}"
+    return f"there is no class {name}{_hint(bare, classes)}{own}"
 
 
 def _readable(expected: str) -> str:

@@ -33,6 +33,11 @@ class Report(L.Callback):
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams({"parameters": parts})
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and self.run_dir is not None:
+            resume = f"python main.py fit --run_dir {self.run_dir} --ckpt_path last"
+            say(f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from the last epoch's end: {resume}")
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))
         if results is None or not trainer.is_global_zero:
@@ -61,7 +66,7 @@ def print_scores(results: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"F1 {results['f1']!r}, macro {results['macro_f1']:.4f}, token accuracy {results['accuracy']:.4f}, "
+        f"macro F1 {results['macro_f1']:.2%}, token accuracy {results['accuracy']:.2%}, "
         f"improper sequences {results['improper']:.2%}",
         highlight=False,
         soft_wrap=True,
@@ -69,7 +74,8 @@ def print_scores(results: dict[str, Any]) -> None:
 
 
 def _cells(row: dict[str, float]) -> list[str]:
-    return [f"{100 * row[name]:.2f}" for name in ("precision", "recall", "f1")] + [f"{row['support']:,}"]
+    scores = (f"{100 * row[name]:.2f}" if row["support"] else "-" for name in ("precision", "recall", "f1"))
+    return [*scores, f"{row['support']:,}"]
 
 
 def _log_tables(logger: WandbLogger, stage: str, results: dict[str, Any]) -> None:

@@ -24,9 +24,9 @@ def folder() -> Path:
 
 
 def fingerprint(files: Iterable[Path], options: Any) -> str:
-    """Hash of the bytes of `files`, of the options (anything JSON can write) and of this version of the project."""
+    """Hash of the bytes of `files`, of the options (anything JSON can write) and of the code that reads them."""
     digest = hashlib.sha256(json.dumps([__version__, options], sort_keys=True, default=str).encode())
-    for file in files:
+    for file in (*files, *sorted(p for p in Path(__file__).parent.iterdir() if p.suffix in (".py", ".txt"))):
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]

@@ -143,7 +143,8 @@ class Corpus:
     def from_arrays(cls, arrays: Arrays) -> "Corpus":
         """The corpus that `arrays` came from."""
         fields: dict[str, Any] = {name: arrays[name] for name in NUMBERS}
-        return cls(**fields, **{name: unpack_strings(arrays[name]) for name in STRINGS})
+        fields |= {name: unpack_strings(arrays[name]) for name in STRINGS}
+        return cls(**fields)
 
 
 def _cuts(tokens: Sequence[str], found: Sequence[Span], limit: int) -> list[int]:

@@ -47,7 +47,7 @@ class Source:
             return _unpack(self._read(scheme, max_length))
         options = [self.token_column, self.tag_column, self.encoding, self.repair, scheme, max_length]
         if self.path is None:
-            files = {path.name: path for path in sorted(Path(__file__).parent.glob("*.txt"))}
+            files = {}
             options += [asdict(self.synthetic), version("faker")]
         else:
             files = find_splits(Path(self.path), self.files)

@@ -20,6 +20,24 @@ from torch import Tensor, nn
 class Connection(nn.Module):
     """Base of all connections: how the blocks of one stage read and write its state.
 
+    Override what differs; as it stands each block reads what the one before it wrote. The state may be anything.
+    A residual stream, say, with a learned gate:
+
+        class Gated(Connection):
+            def __init__(self, in_dim: int, dim: int, depth: int, start: float = 0.5):
+                super().__init__(in_dim, dim, depth)
+                self.project = nn.Linear(in_dim, dim)
+                self.gate = nn.Parameter(torch.full((depth,), start))
+
+            def widths(self, i):
+                return self.dim, self.dim
+
+            def begin(self, x):
+                return self.project(x)
+
+            def write(self, state, y, i):
+                return state + self.gate[i] * y
+
     Args:
         in_dim: width of what enters the stage.
         dim: width of the stage.
@@ -43,7 +61,11 @@ class Connection(nn.Module):
         return x
 
     def read(self, state: Any, i: int) -> tuple[tuple[Tensor, ...], Any]:
-        """Streams that block `i` reads, each [B, L, widths(i)[0]], and the state to hand to `write`."""
+        """What block `i` reads, and the state to hand to `write`.
+
+        That is a tuple of streams, each [B, L, widths(i)[0]]: one for most blocks; attention can read three (query,
+        key, value) and takes the first for those that are not given.
+        """
         return (state,), state
 
     def write(self, state: Any, y: Tensor, i: int) -> Any:
