@@ -97,6 +97,12 @@ class CLI(LightningCLI):
         )
         parser.add_lightning_class_args(EMA, "ema")
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UsageError(f"seed_everything: {error}") from error
+
     def _parse_ckpt_path(self) -> None:
         """Leave what was typed as it is: `arrange` put a checkpoint's configuration in front of it."""
 

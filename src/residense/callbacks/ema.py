@@ -17,6 +17,8 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float | None = None):
+        if decay is not None and not 0 < decay < 1:
+            raise ValueError(f"ema.decay must lie between 0 and 1; got {decay}")
         super().__init__(use_buffers=False, avg_fn=get_ema_avg_fn(decay or 0.0))
         self.decay = decay
 

@@ -111,7 +111,10 @@ class Task(L.LightningModule):
         groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
         for parameter in self.parameters():
             groups[parameter.ndim < 2 or id(parameter) in embedded].append(parameter)
-        optimizer = self.make_optimizer([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
+        try:
+            optimizer = self.make_optimizer([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
+        except ValueError as error:
+            raise ValueError(f"model.optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("a schedule needs an end: set --trainer.max_epochs or --trainer.max_steps")
