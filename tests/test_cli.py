@@ -1,11 +1,13 @@
 """The command line as users type it."""
 
 import csv
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+import residense
 from residense.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -356,26 +359,7 @@ def test_a_mistake_is_answered_in_a_line(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-OWN = """
-import torch
-from torch import nn
-from residense import Connection
-
-class Gated(Connection):
-    def __init__(self, in_dim: int, dim: int, depth: int, start: float = 0.5):
-        super().__init__(in_dim, dim, depth)
-        self.project = nn.Linear(in_dim, dim)
-        self.gate = nn.Parameter(torch.full((depth,), start))
-
-    def widths(self, i):
-        return self.dim, self.dim
-
-    def begin(self, x):
-        return self.project(x)
-
-    def write(self, state, y, i):
-        return state + self.gate[i] * y
-
+BROKEN = """
 class Broken(Gated):
     def read(self, state, i):
         return state
@@ -385,7 +369,9 @@ class Broken(Gated):
 def test_a_connection_of_ones_own_is_a_class_in_a_file(
     fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "my_own_connections.py").write_text(OWN)
+    example = inspect.cleandoc(residense.Connection.__doc__ or "").split("gate:\n\n")[1].split("\n\nArgs:")[0]
+    imports = "import torch\nfrom torch import nn\nfrom residense import Connection\n\n"
+    (tmp_path / "my_own_connections.py").write_text(imports + textwrap.dedent(example) + BROKEN)
     own = "--model.encoder.connection=my_own_connections"
     assert fit(f"{own}.Gated", "--model.encoder.connection.start=0.1", "--run_dir=here") == 0
     assert main(["predict", "--ckpt_path=best", "--run_dir=here", "--data.text=Anna"]) == 0

@@ -33,36 +33,47 @@ def arrange(argv: Sequence[str]) -> list[str]:
     if place is None:
         return list(argv)
     subcommand = argv[place]
+    _refuse_bytes(argv)
+    options = list(_options([*argv[:place], *argv[place + 1 :]]))
+    typed = {name: value for name, value in options if value is not None}
+    ckpt = _find_checkpoint(subcommand, typed.get("--ckpt_path"), typed.get("--run_dir"))
+    configs = [_find_config(value) for name, value in options if name in CONFIG and value is not None]
+    if subcommand == "fit":
+        configs = configs or _default_configs(options, typed.get("--run_dir"))
+    elif ckpt is not None:
+        configs = [_as_yaml(_checkpoint_config(ckpt, subcommand, options)), *configs]
+    elif not any(name in ("--help", "-h") for name, _ in options):
+        raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
+    rest = [word for name, value in options if name not in (*CONFIG, *TEXT, *CKPT) for word in _words(name, value)]
+    texts = [value for name, value in options if name in TEXT and value is not None]
+    return [
+        subcommand,
+        *(f"--config={config}" for config in configs),
+        *(_find_fragment(word) for word in rest),
+        *([f"--ckpt_path={ckpt}"] if ckpt is not None else []),
+        *([f"--data.text={_as_yaml(texts)}"] if texts else []),
+    ]
+
+
+def _refuse_bytes(argv: Sequence[str]) -> None:
+    """Python hands over what is not UTF-8 as surrogates, which no file and no parser takes."""
     for word in argv:
-        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
+        if any("\ud800" <= char <= "\udfff" for char in word):
             raise UsageError(
                 f"{word!r} holds bytes that are not UTF-8; put such text into a file, with --data.encoding"
             )
-    options = list(_options([*argv[:place], *argv[place + 1 :]]))
-    typed = {name: value for name, value in options if value is not None}
-    configs = [_find_config(value) for name, value in options if name in CONFIG and value is not None]
-    texts = [value for name, value in options if name in TEXT and value is not None]
-    rest = [word for name, value in options if name not in (*CONFIG, *TEXT, *CKPT) for word in _words(name, value)]
-    run_dir, ckpt = typed.get("--run_dir"), typed.get("--ckpt_path")
-    if ckpt is not None:
-        ckpt = _find_checkpoint(subcommand, ckpt, run_dir)
-    if subcommand == "fit":
-        if not configs and run_dir and (Path(run_dir) / "config.yaml").is_file():
-            configs = [str(Path(run_dir) / "config.yaml")]
-        if not configs and any(name.partition("=")[0].endswith(".help") for name, _ in options):
-            configs = [_find_config("dense_ner.yaml")]  # help on a part needs a whole
-        if not configs and not any(name.startswith(("--model", "--help", "-h")) for name, _ in options):
-            raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {_known_configs()}")
-    elif ckpt is None and not any(name in ("--help", "-h") for name, _ in options):
-        raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
-    elif ckpt is not None:
-        configs = [_as_yaml(_checkpoint_config(ckpt, subcommand, options)), *configs]
-    rest = [_find_fragment(word) for word in rest]
-    if ckpt is not None:
-        rest.append(f"--ckpt_path={ckpt}")
-    if texts:
-        rest.append(f"--data.text={_as_yaml(texts)}")
-    return [subcommand, *(f"--config={config}" for config in configs), *rest]
+
+
+def _default_configs(options: Sequence[tuple[str, str | None]], run_dir: str | None) -> list[str]:
+    """What `fit` means without a config: that of the run which goes on, or one to show help on."""
+    if run_dir and (Path(run_dir) / "config.yaml").is_file():
+        return [str(Path(run_dir) / "config.yaml")]
+    names = [name.partition("=")[0] for name, _ in options]
+    if any(name.endswith(".help") for name in names):
+        return [_find_config("dense_ner.yaml")]  # help on a part needs a whole
+    if not any(name.startswith(("--model", "--help", "-h")) for name in names):
+        raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {_known_configs()}")
+    return []
 
 
 def _is_value(argv: Sequence[str], place: int) -> bool:
@@ -127,8 +138,10 @@ def _find_fragment(word: str) -> str:
     return f"{option}{equals}{found}"
 
 
-def _find_checkpoint(subcommand: str, value: str, run_dir: str | None) -> str | None:
+def _find_checkpoint(subcommand: str, value: str | None, run_dir: str | None) -> str | None:
     """The file that is meant; `best` and `last` are those of the run directory."""
+    if value is None:
+        return None
     if value in ("best", "last"):
         if run_dir is None:
             raise UsageError(f"--ckpt_path {value} needs --run_dir: the directory of the run to continue")

@@ -113,7 +113,6 @@ class CLI(LightningCLI):
             raise UsageError(f"--output {output} is not a file in a folder that exists")
         if self.subcommand == "fit":
             self._refuse_what_would_be_lost(options)
-            self._check_monitors(options)
             self.run_dir = run_directory(options.name, options.run_dir)
             if options.checkpoint.dirpath:
                 raise UsageError("checkpoints are kept in the run directory: use --run_dir, not --checkpoint.dirpath")
@@ -142,26 +141,27 @@ class CLI(LightningCLI):
         elif options.run_dir and (Path(options.run_dir) / "checkpoints").exists() and "LOCAL_RANK" not in os.environ:
             raise UsageError(f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another")
 
-    def _check_monitors(self, options: Any) -> None:
-        """What is watched must be logged, and be better in the direction that is asked for."""
-        known = Task.scores
-        for name in ("checkpoint", "early_stopping"):
-            monitor, mode = options[name].monitor, options[name].mode
-            right = "min" if monitor == "val/loss" else "max"
-            if monitor not in known:
-                raise UsageError(f"{name}.monitor: {monitor} is not logged; there are: {', '.join(known)}")
-            if mode != right:
-                raise UsageError(f"{name}.mode: {monitor} is best when {right}imal: --{name}.mode {right}")
-
     def after_instantiate_classes(self) -> None:
         """The vocabulary of a checkpoint comes before that of any data."""
         options = self.config[str(self.subcommand)]
+        if self.subcommand == "fit":
+            self._check_monitors(options)
         if options.get("ckpt_path"):
             self.model.adopt(Vocabulary(**read_checkpoint(options.ckpt_path)["vocabulary"]))
         elif options.get("init_from") and self.subcommand == "fit":
             checkpoint = read_checkpoint(options.init_from)
             self.datamodule.known = Vocabulary(**checkpoint["vocabulary"])
             self.model.initial_weights = checkpoint["state_dict"]
+
+    def _check_monitors(self, options: Any) -> None:
+        """What is watched must be logged, and be better in the direction that is asked for."""
+        for name in ("checkpoint", "early_stopping"):
+            monitor, mode = options[name].monitor, options[name].mode
+            right = self.model.scores.get(monitor)
+            if right is None:
+                raise UsageError(f"{name}.monitor: {monitor} is not logged; there are: {', '.join(self.model.scores)}")
+            if mode != right:
+                raise UsageError(f"{name}.mode: {monitor} is best when {right}imal: --{name}.mode {right}")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         options = self.config_init[str(self.subcommand)]
@@ -170,7 +170,7 @@ class CLI(LightningCLI):
             callbacks.append(Bar(leave=False) if is_terminal() else Lines())
         callbacks += [Predictions(self._output(options)), Report(self.run_dir)]
         if self.subcommand == "fit":
-            callbacks += [c for c in self._own_callbacks(options) if c is not None]
+            callbacks += self._own_callbacks(options)
         config = {**options.trainer, **kwargs}
         config["default_root_dir"] = self.run_dir or config.get("default_root_dir")
         config["enable_checkpointing"] = self.subcommand == "fit" and config.get("enable_checkpointing") is not False
@@ -183,15 +183,15 @@ class CLI(LightningCLI):
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(f"trainer: {str(error).splitlines()[0]}") from error
 
-    def _own_callbacks(self, options: Any) -> list[L.Callback | None]:
-        averaged = options.ema if options.ema.decay else None
+    def _own_callbacks(self, options: Any) -> list[L.Callback]:
+        averaged = [options.ema] if options.ema.decay else []
         if options.trainer.enable_checkpointing is False:
-            return [averaged, options.early_stopping]
+            return [*averaged, options.early_stopping]
         assert self.run_dir is not None
         options.checkpoint.dirpath = str((self.run_dir / "checkpoints").absolute())
         # ModelCheckpoint's own save_last writes only when a best one is written
         last = ModelCheckpoint(options.checkpoint.dirpath, "last", enable_version_counter=False)
-        return [averaged, options.early_stopping, options.checkpoint, last]
+        return [*averaged, options.early_stopping, options.checkpoint, last]
 
     def _output(self, options: Any) -> Path | None:
         if options.output:

@@ -1,7 +1,7 @@
 """What all tasks share: optimiser groups, a schedule by step, and a vocabulary that travels in the checkpoint."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -29,7 +29,7 @@ class Task(L.LightningModule):
         schedule: called with the optimizer and the number of optimiser steps of the whole run.
     """
 
-    scores = ("val/loss", "val/f1", "val/precision", "val/recall", "val/accuracy")  # what can be monitored
+    scores: ClassVar[dict[str, str]] = {"val/loss": "min"}  # what can be monitored, and which way is better
 
     def __init__(
         self,

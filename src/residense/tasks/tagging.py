@@ -1,7 +1,7 @@
 """Tagging: one label for each token (named entities, slots, parts of speech)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -34,6 +34,10 @@ class Tagger(Task):
         optimizer: called with the parameter groups.
         schedule: called with the optimizer and the number of optimiser steps of the whole run.
     """
+
+    scores: ClassVar[dict[str, str]] = Task.scores | dict.fromkeys(
+        ("val/f1", "val/precision", "val/recall", "val/accuracy"), "max"
+    )
 
     def __init__(
         self,
