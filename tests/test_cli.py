@@ -18,6 +18,8 @@ import yaml
 import residense
 from residense.cli import main
 
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
 ROOT = Path(__file__).parents[1]
 HOSTILE = [
     "Note: Angela Merkel flew to Paris.",
@@ -337,7 +339,7 @@ MISTAKES = [
     (["--data.synthetic.size=0"], "at least 30 sentences"),
     (["--model.encoder.depth=0"], "depth and dim must be at least 1"),
     (["--model.encoder.connection.growth_rate=0"], "growth_rate must be at least 1"),
-    (["--model.encoder.branch.dropout=1.5"], "dropout probability"),
+    (["--model.encoder.branch.dropout=1.5"], "dropout and drop_path must be in [0, 1); got 1.5"),
     (["--early_stopping.monitor=val/f2"], "val/f2 is not logged; there are: val/loss, val/f1"),
     (["--checkpoint.monitor=val/loss"], "val/loss is best when minimal: --checkpoint.mode min"),
     (["--checkpoint.dirpath=elsewhere"], "use --run_dir, not --checkpoint.dirpath"),
@@ -369,9 +371,10 @@ class Broken(Gated):
 def test_a_connection_of_ones_own_is_a_class_in_a_file(
     fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    example = inspect.cleandoc(residense.Connection.__doc__ or "").split("gate:\n\n")[1].split("\n\nArgs:")[0]
-    imports = "import torch\nfrom torch import nn\nfrom residense import Connection\n\n"
-    (tmp_path / "my_own_connections.py").write_text(imports + textwrap.dedent(example) + BROKEN)
+    example = README.split("```python\n# my_connections.py\n")[1].split("```")[0]
+    shown = inspect.cleandoc(residense.Connection.__doc__ or "").split("gate:\n\n")[1].split("\n\nArgs:")[0]
+    assert textwrap.dedent(shown) in example
+    (tmp_path / "my_own_connections.py").write_text(example + BROKEN)
     own = "--model.encoder.connection=my_own_connections"
     assert fit(f"{own}.Gated", "--model.encoder.connection.start=0.1", "--run_dir=here") == 0
     assert main(["predict", "--ckpt_path=best", "--run_dir=here", "--data.text=Anna"]) == 0

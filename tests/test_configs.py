@@ -17,19 +17,22 @@ PARTS = {
     "data": "data",
     "trainer": "trainer",
 }
+TOGETHER = {
+    "connection/deepnorm.yaml": ["--model.encoder.block=block/conv.yaml"],  # recurrent blocks refuse it
+    "idcnn_ner.yaml": ["--model.encoder.depth=6"],  # less is nothing to share
+}
 FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_trains(name: str, fit: Callable[..., int]) -> None:
-    assert fit(f"--config={name}") == 0
+    assert fit(f"--config={name}", *TOGETHER.get(name, [])) == 0
 
 
 @pytest.mark.parametrize("name", [name for name in FRAGMENTS if name != "trainer/ddp.yaml"])
 def test_fragment_trains(name: str, fit: Callable[..., int]) -> None:
-    assert (
-        fit(f"--{PARTS[name.split('/')[0]]}={name}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2") == 0
-    )
+    options = [f"--{PARTS[name.split('/')[0]]}={name}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    assert fit(*options, *TOGETHER.get(name, [])) == 0
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
@@ -38,7 +41,14 @@ def test_config_says_what_it_is(path: Path) -> None:
     assert yaml.safe_load(path.read_text())
 
 
-@pytest.mark.parametrize("block", ["conv", "lstm", "transformer"])
-@pytest.mark.parametrize("connection", ["Plain", "Residual", "Dense"])
-def test_pair_trains(block: str, connection: str, fit: Callable[..., int]) -> None:
+@pytest.mark.parametrize(
+    ("block", "connection"),
+    [("conv", "Residual"), ("lstm", "Plain"), ("transformer", "MultiwayDynamicDense"), ("idcnn", "HyperConnections")],
+)
+def test_any_pair_is_a_matter_of_two_words(block: str, connection: str, fit: Callable[..., int]) -> None:
     assert fit(f"--model.encoder.block=block/{block}.yaml", f"--model.encoder.connection={connection}") == 0
+
+
+def test_tagging_refuses_to_pool_tokens(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--model.encoder.depth=[1,1]", "--model.encoder.transition.pool=max") == 2
+    assert "a vector for each token to tag: use pool: none" in capsys.readouterr().err

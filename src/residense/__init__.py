@@ -12,17 +12,32 @@ __version__ = "0.1.0"
 _HOME = {
     "Attention": "nn.blocks",
     "Block": "nn.blocks",
+    "Chain": "nn.blocks",
     "Conv": "nn.blocks",
     "FeedForward": "nn.blocks",
+    "GRU": "nn.blocks",
     "LSTM": "nn.blocks",
+    "AttentionResiduals": "nn.connections",
     "Connection": "nn.connections",
     "Dense": "nn.connections",
+    "DepthWeighted": "nn.connections",
+    "DualPath": "nn.connections",
+    "Highway": "nn.connections",
+    "HyperConnections": "nn.connections",
+    "ManifoldConstrainedHyperConnections": "nn.connections",
+    "MultiwayDynamicDense": "nn.connections",
     "Plain": "nn.connections",
     "Residual": "nn.connections",
+    "Stream": "nn.connections",
+    "UNetSkips": "nn.connections",
     "Branch": "nn.encoder",
     "Encoder": "nn.encoder",
     "Stage": "nn.encoder",
-    "Transition": "nn.encoder",
+    "Transition": "nn.transition",
+    "BatchNorm": "nn.norms",
+    "LayerNorm": "nn.norms",
+    "Norm": "nn.norms",
+    "RMSNorm": "nn.norms",
     "CharCNN": "nn.embeddings",
     "CharLSTM": "nn.embeddings",
     "Embeddings": "nn.embeddings",
@@ -45,25 +60,40 @@ if TYPE_CHECKING:
     from residense.data.tagging import TaggingDataModule as TaggingDataModule
     from residense.data.vocabulary import Vocabulary as Vocabulary
     from residense.metrics import SpanF1 as SpanF1
+    from residense.nn.blocks import GRU as GRU
     from residense.nn.blocks import LSTM as LSTM
     from residense.nn.blocks import Attention as Attention
     from residense.nn.blocks import Block as Block
+    from residense.nn.blocks import Chain as Chain
     from residense.nn.blocks import Conv as Conv
     from residense.nn.blocks import FeedForward as FeedForward
+    from residense.nn.connections import AttentionResiduals as AttentionResiduals
     from residense.nn.connections import Connection as Connection
     from residense.nn.connections import Dense as Dense
+    from residense.nn.connections import DepthWeighted as DepthWeighted
+    from residense.nn.connections import DualPath as DualPath
+    from residense.nn.connections import Highway as Highway
+    from residense.nn.connections import HyperConnections as HyperConnections
+    from residense.nn.connections import ManifoldConstrainedHyperConnections as ManifoldConstrainedHyperConnections
+    from residense.nn.connections import MultiwayDynamicDense as MultiwayDynamicDense
     from residense.nn.connections import Plain as Plain
     from residense.nn.connections import Residual as Residual
+    from residense.nn.connections import Stream as Stream
+    from residense.nn.connections import UNetSkips as UNetSkips
     from residense.nn.embeddings import CharCNN as CharCNN
     from residense.nn.embeddings import CharLSTM as CharLSTM
     from residense.nn.embeddings import Embeddings as Embeddings
     from residense.nn.encoder import Branch as Branch
     from residense.nn.encoder import Encoder as Encoder
     from residense.nn.encoder import Stage as Stage
-    from residense.nn.encoder import Transition as Transition
     from residense.nn.heads import CRF as CRF
     from residense.nn.heads import Softmax as Softmax
     from residense.nn.heads import TaggingHead as TaggingHead
+    from residense.nn.norms import BatchNorm as BatchNorm
+    from residense.nn.norms import LayerNorm as LayerNorm
+    from residense.nn.norms import Norm as Norm
+    from residense.nn.norms import RMSNorm as RMSNorm
+    from residense.nn.transition import Transition as Transition
     from residense.optim import Warmup as Warmup
     from residense.tasks.base import Task as Task
     from residense.tasks.tagging import Tagger as Tagger

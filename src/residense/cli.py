@@ -266,9 +266,11 @@ def _plain(config: dict[str, Any]) -> Any:
 
 def _differences(before: Any, after: Any, place: str) -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
+        if before.get("class_path") != after.get("class_path"):
+            return [place.replace(".init_args", "")]  # options of another class say nothing more
         keys = [key for key in {**before, **after} if key != "dict_kwargs"]
         return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{place}.{key}")]
-    return [] if before == after else [place.replace(".init_args", "").removesuffix(".class_path")]
+    return [] if before == after else [place.replace(".init_args", "")]
 
 
 def quiet() -> None:

@@ -4,16 +4,19 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import cycle, islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from residense.nn.blocks import Block, Conv
+from residense.nn.blocks import Block, BlockFactory, Conv
 from residense.nn.connections import Connection, Residual
+from residense.nn.norms import BatchNorm, LayerNorm, Norm, NormFactory
+from residense.nn.transition import Transition, TransitionFactory
 
-BlockFactory = Callable[[int, int], Block]
 ConnectionFactory = Callable[[int, int, int], Connection]
 
 
@@ -22,29 +25,46 @@ class Branch(nn.Module):
 
     Args:
         block: the block, `[B, L, in_dim] -> [B, L, out_dim]`.
+        index: place of the block in the encoder, from 0.
+        depth: number of blocks in the encoder.
         norm: `pre` normalises what the block reads, `peri` also what it writes (arXiv 2502.02732), `none` neither.
-        scale: initial value of a learned scale per channel (LayerScale, arXiv 2103.17239); null for no scale.
+        norm_type: norm at these places.
+        scale: `layer_scale` learns a factor for each channel (arXiv 2103.17239), `rezero` one for all that starts at 0
+            (arXiv 2003.04887; made for `norm: none`), `depth` is 1 / sqrt(depth), `none` is 1.
+        scale_init: initial factor of `layer_scale`.
         dropout: probability that a feature of the block's output is set to zero.
-        drop_path: probability that a sentence skips the block altogether (arXiv 1603.09382).
+        drop_path: probability that a sentence skips the last block altogether; it rises linearly up to there (arXiv
+            1603.09382).
     """
 
     def __init__(
         self,
         block: Block,
+        index: int = 0,
+        depth: int = 1,
         norm: Literal["pre", "peri", "none"] = "pre",
-        scale: float | None = None,
+        norm_type: NormFactory = LayerNorm,
+        scale: Literal["none", "layer_scale", "rezero", "depth"] = "none",
+        scale_init: float = 0.1,
         dropout: float = 0.1,
         drop_path: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= drop_path < 1 or not 0 <= dropout < 1:
+            raise ValueError(f"dropout and drop_path must be in [0, 1); got {dropout} and {drop_path}")
         self.block = block
-        self.norm_in = nn.Identity() if norm == "none" else nn.LayerNorm(block.in_dim)
-        self.norm_out = nn.LayerNorm(block.out_dim) if norm == "peri" else nn.Identity()
-        self.scale = None if scale is None else nn.Parameter(torch.full((block.out_dim,), scale))
-        self.dropout, self.drop_path = nn.Dropout(dropout), drop_path
+        self.norm_in = (Norm if norm == "none" else norm_type)(block.in_dim)
+        self.norm_out = (norm_type if norm == "peri" else Norm)(block.out_dim)
+        self.scale = self._scale(scale, scale_init, depth)
+        self.dropout, self.drop_path = nn.Dropout(dropout), drop_path * (index + 1) / depth
+
+    def _scale(self, kind: str, start: float, depth: int) -> nn.Parameter | float | None:
+        if kind == "layer_scale":
+            return nn.Parameter(torch.full((self.block.out_dim,), start))
+        return {"none": None, "depth": depth**-0.5, "rezero": nn.Parameter(torch.zeros(()))}[kind]
 
     def forward(self, *streams: Tensor, mask: Tensor) -> Tensor:
-        y = self.norm_out(self.block(*(self.norm_in(x) for x in streams), mask=mask))
+        y = self.norm_out(self.block(*(self.norm_in(x, mask) for x in streams), mask=mask), mask)
         y = self.dropout(y if self.scale is None else self.scale * y)
         if self.training and self.drop_path:
             keep = 1 - self.drop_path
@@ -52,21 +72,7 @@ class Branch(nn.Module):
         return y
 
 
-class Transition(nn.Module):
-    """Joins two stages: norm, relu, and a linear map that keeps a share of the width   (DenseNet-BC, arXiv 1608.06993).
-
-    Args:
-        in_dim: width of what leaves the stage before.
-        compression: share of the width that is kept.
-    """
-
-    def __init__(self, in_dim: int, compression: float = 0.5):
-        super().__init__()
-        self.out_dim = max(1, int(in_dim * compression))
-        self.squeeze = nn.Sequential(nn.LayerNorm(in_dim), nn.ReLU(), nn.Linear(in_dim, self.out_dim))
-
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return self.squeeze(x), mask
+BranchFactory = Callable[[Block, int, int], Branch]
 
 
 class Stage(nn.Module):
@@ -77,7 +83,8 @@ class Stage(nn.Module):
         dim: width of the stage.
         blocks: one factory `(in_dim, out_dim) -> Block` for each block.
         connection: factory `(in_dim, dim, depth) -> Connection`.
-        branch: factory `block -> Branch`.
+        branch: factory `(block, index) -> Branch`.
+        recompute: keep only what connections keep, and compute blocks anew for their gradients.
     """
 
     def __init__(
@@ -86,19 +93,27 @@ class Stage(nn.Module):
         dim: int,
         blocks: Sequence[BlockFactory],
         connection: ConnectionFactory,
-        branch: Callable[[Block], Branch],
+        branch: Callable[[Block, int], Branch],
+        recompute: bool = False,
     ):
         super().__init__()
         self.connection = connection(in_dim, dim, len(blocks))
-        self.branches = nn.ModuleList(branch(block(*self.connection.widths(i))) for i, block in enumerate(blocks))
-        self.out_dim = self.connection.out_dim
+        made = [block(*self.connection.widths(i)) for i, block in enumerate(blocks)]
+        self.connection.wire(made)
+        self.branches = nn.ModuleList(branch(block, i) for i, block in enumerate(made))
+        self.out_dim, self.recompute = self.connection.out_dim, recompute
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        state = self.connection.begin(x)
-        for i, branch in enumerate(self.branches):
-            streams, state = self.connection.read(state, i)
-            state = self.connection.write(state, branch(*streams, mask=mask), i)
+        step = partial(checkpoint, self.step, use_reentrant=False) if self.recompute and self.training else self.step
+        state = self.connection.begin(x, mask)
+        for i in range(len(self.branches)):
+            state = step(state, mask, i)
         return self.connection.end(state)
+
+    def step(self, state: Any, mask: Tensor, i: int) -> Any:
+        """Block `i` between two states of the connection."""
+        streams, state = self.connection.read(state, i)
+        return self.connection.write(state, self.branches[i](*streams, mask=mask), i)
 
 
 class Encoder(nn.Module):
@@ -113,6 +128,11 @@ class Encoder(nn.Module):
         branch: norm, scale and drop path around each block.
         transition: what joins two stages.
         final_norm: normalise the output; needed where the last norm sits inside the branches.
+        share: blocks from the same place of the list that read and write the same widths share their weights (ID-CNN).
+        recompute: compute blocks anew for their gradients: less memory, more time, the same gradients.
+
+    Attributes:
+        stride: tokens that became one in the output.
     """
 
     def __init__(
@@ -122,27 +142,38 @@ class Encoder(nn.Module):
         connection: ConnectionFactory = Residual,
         depth: int | list[int] = 4,
         dim: int = 128,
-        branch: Callable[[Block], Branch] = Branch,
-        transition: Callable[[int], Transition] = Transition,
+        branch: BranchFactory = Branch,
+        transition: TransitionFactory = Transition,
         final_norm: bool = True,
+        share: bool = False,
+        recompute: bool = False,
     ):
         super().__init__()
         depths = [depth] if isinstance(depth, int) else depth
         if not depths or min(depths) < 1 or dim < 1:
             raise ValueError(f"depth and dim must be at least 1; got depth {depth}, dim {dim}")
-        blocks = cycle(block if isinstance(block, list) else [block])
+        kinds = block if isinstance(block, list) else [block]
+        blocks = cycle([cache(kind) for kind in kinds] if share else kinds)
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
-        width = in_dim
+        width, done, self.stride = in_dim, 0, 1
         for i, num_blocks in enumerate(depths):
             if i:
                 joint = transition(width)
                 self.transitions.append(joint)
-                width = joint.out_dim
-            stage = Stage(width, dim, list(islice(blocks, num_blocks)), connection, branch)
+                width, self.stride = joint.out_dim, self.stride * joint.stride
+            here = partial(_place, branch, done, sum(depths))
+            stage = Stage(width, dim, list(islice(blocks, num_blocks)), connection, here, recompute)
             self.stages.append(stage)
-            width = stage.out_dim
-        self.norm = nn.LayerNorm(width) if final_norm else nn.Identity()
+            width, done = stage.out_dim, done + num_blocks
+        self.norm = (LayerNorm if final_norm else Norm)(width)
         self.out_dim = width
+        if share and len({id(b) for b in self._blocks()}) == sum(depths):
+            raise ValueError("share: no two blocks of the list read and write the same widths, or depth is too small")
+        if recompute and any(isinstance(module, BatchNorm) for module in self.modules()):
+            raise ValueError("recompute would count each batch twice in the statistics of BatchNorm: use another norm")
+
+    def _blocks(self) -> list[Block]:
+        return [branch.block for stage in self.stages for branch in stage.branches]  # type: ignore[union-attr]
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode `x` [B, L, in_dim] to [B, L, out_dim]; the mask comes back, as a transition may pool the length."""
@@ -150,4 +181,8 @@ class Encoder(nn.Module):
             if i:
                 x, mask = self.transitions[i - 1](x, mask)
             x = stage(x, mask)
-        return self.norm(x), mask
+        return self.norm(x, mask), mask
+
+
+def _place(branch: BranchFactory, before: int, depth: int, block: Block, i: int) -> Branch:
+    return branch(block, before + i, depth)

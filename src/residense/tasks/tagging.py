@@ -57,6 +57,8 @@ class Tagger(Task):
         labels, scheme = vocabulary.labels, vocabulary.scheme
         self.embeddings = self.make_embeddings(vocabulary)
         self.encoder = self.make_encoder(int(self.embeddings.out_dim))
+        if self.encoder.stride > 1:
+            raise ValueError("encoder.transition.pool leaves less than a vector for each token to tag: use pool: none")
         self.head = self.make_head(int(self.encoder.out_dim), labels, scheme)
         self.val_metric = SpanF1(labels, scheme, self.metric_mode)
         self.test_metric = SpanF1(labels, scheme, self.metric_mode)

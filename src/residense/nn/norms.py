@@ -1,0 +1,98 @@
+"""Norms that cannot leak padding: each looks at one token, or at the real tokens alone.
+
+Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Norm(nn.Module):
+    """Base of all norms; as it stands it changes nothing.
+
+    Args:
+        dim: width.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Normalise `x` [B, L, D]."""
+        return x
+
+
+NormFactory = Callable[[int], Norm]
+
+
+class LayerNorm(Norm):
+    """Mean 0 and variance 1 over the width of each token   (Ba et al. 2016, arXiv 1607.06450).
+
+    Args:
+        dim: width.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias)
+
+
+class RMSNorm(Norm):
+    """Mean square 1 over the width of each token   (Zhang & Sennrich 2019, arXiv 1910.07467).
+
+    Args:
+        dim: width.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight)
+
+
+class BatchNorm(Norm):
+    """Mean 0 and variance 1 of each channel over the real tokens of a batch   (Ioffe & Szegedy 2015, arXiv 1502.03167).
+
+    Sentences depend on their batch mates in training, as they do under any batch norm; never on padding. Each process
+    has the statistics of its own tokens.
+
+    Args:
+        dim: width.
+        momentum: share of a batch in the running statistics that evaluation uses.
+        eps: added to the variance.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, dim: int, momentum: float = 0.1, eps: float = 1e-5):
+        super().__init__(dim)
+        self.momentum, self.eps = momentum, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("variance", torch.ones(dim))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        mean, variance = self._statistics(x, mask) if self.training else (self.mean, self.variance)
+        y = (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return y.to(x.dtype)
+
+    def _statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the batch [D]; the running ones move towards them."""
+        real = mask[..., None]
+        x = x.to(self.mean.dtype).masked_fill(~real, 0.0)
+        count = mask.sum()
+        mean = x.sum((0, 1)) / count
+        variance = ((x - mean).square() * real).sum((0, 1)) / count
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.momentum)
+            self.variance.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+        return mean, variance
