@@ -25,7 +25,7 @@ from residense.nn.encoder import Encoder, Stage
 
 def connection_maps(encoder: Encoder, x: Tensor, mask: Tensor) -> list[Tensor]:
     """The map of each stage [depth + 1, depth + 1], from embedded tokens `x` [B, L, in_dim]."""
-    was_training = encoder.training
+    modes = {module: module.training for module in encoder.modules()}
     seen: list[list[Any]] = [[] for _ in encoder.stages]
     hooks = []
     for found, stage in zip(seen, encoder.stages, strict=True):
@@ -40,7 +40,8 @@ def connection_maps(encoder: Encoder, x: Tensor, mask: Tensor) -> list[Tensor]:
             for stage, (x, mask, *written) in zip(encoder.stages, seen, strict=True)
         ]
     finally:
-        encoder.train(was_training)
+        for module, training in modes.items():
+            module.training = training
         for hook in hooks:
             hook.remove()
 
@@ -81,15 +82,18 @@ def _means(connection: Connection, sources: list[Tensor], mask: Tensor) -> Tenso
         return entries[-1]
 
     hook = connection.project.register_forward_hook(enter)
-    with torch.enable_grad():
-        reads = _replay(connection, sources, mask)
-    hook.remove()
+    try:
+        with torch.enable_grad():
+            reads = _replay(connection, sources, mask)
+    finally:
+        hook.remove()
     generator = torch.Generator().manual_seed(0)
     rows = torch.zeros(len(sources), len(sources))
     for i, streams in enumerate(reads):
         for read in streams:
-            signs = torch.randint(2, read.shape, generator=generator).to(read) * 2 - 1
-            signs = signs * mask[..., None]
+            signs = torch.zeros_like(read)  # at padding; the others do not depend on how much of it there is
+            drawn = torch.randint(2, read[mask].shape, generator=generator)
+            signs[mask] = 2 * drawn.to(read) - 1
             leaves = [(0, entry) for entry in entries] + list(enumerate(sources))
             wanted = [(s, leaf) for s, leaf in leaves if leaf.shape == read.shape]
             grads: list[Any] = [None] * len(wanted)
@@ -111,4 +115,4 @@ def _energies(connection: Connection, sources: list[Tensor], mask: Tensor) -> Te
         changes = [(a - b[0])[mask].double().square().sum() for a, b in zip(whole, without, strict=True)]
         columns.append(torch.stack(changes))
     energy = torch.stack(columns, 1)
-    return (energy / energy.sum(1, keepdim=True)).float()
+    return (energy / energy.sum(1, keepdim=True).clamp(min=1e-30)).float()  # a read of nothing has shares of 0

@@ -84,6 +84,7 @@ class Stage(nn.Module):
         blocks: one factory `(in_dim, out_dim) -> Block` for each block.
         connection: factory `(in_dim, dim, depth) -> Connection`.
         branch: factory `(block, index) -> Branch`.
+        share: one block for all places with the same factory and the same widths.
         recompute: keep only what connections keep, and compute blocks anew for their gradients.
     """
 
@@ -94,10 +95,14 @@ class Stage(nn.Module):
         blocks: Sequence[BlockFactory],
         connection: ConnectionFactory,
         branch: Callable[[Block, int], Branch],
+        share: bool = False,
         recompute: bool = False,
     ):
         super().__init__()
         self.connection = connection(in_dim, dim, len(blocks))
+        if share:
+            known = {block: cache(block) for block in blocks}
+            blocks = [known[block] for block in blocks]
         made = [block(*self.connection.widths(i)) for i, block in enumerate(blocks)]
         self.connection.wire(made)
         self.branches = nn.ModuleList(branch(block, i) for i, block in enumerate(made))
@@ -128,7 +133,7 @@ class Encoder(nn.Module):
         branch: norm, scale and drop path around each block.
         transition: what joins two stages.
         final_norm: normalise the output; needed where the last norm sits inside the branches.
-        share: blocks from the same place of the list that read and write the same widths share their weights (ID-CNN).
+        share: in each stage, blocks from the same place of the list share their weights where widths agree (ID-CNN).
         recompute: compute blocks anew for their gradients: less memory, more time, the same gradients.
 
     Attributes:
@@ -152,8 +157,7 @@ class Encoder(nn.Module):
         depths = [depth] if isinstance(depth, int) else depth
         if not depths or min(depths) < 1 or dim < 1:
             raise ValueError(f"depth and dim must be at least 1; got depth {depth}, dim {dim}")
-        kinds = block if isinstance(block, list) else [block]
-        blocks = cycle([cache(kind) for kind in kinds] if share else kinds)
+        blocks = cycle(block if isinstance(block, list) else [block])
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
         width, done, self.stride = in_dim, 0, 1
         for i, num_blocks in enumerate(depths):
@@ -162,7 +166,7 @@ class Encoder(nn.Module):
                 self.transitions.append(joint)
                 width, self.stride = joint.out_dim, self.stride * joint.stride
             here = partial(_place, branch, done, sum(depths))
-            stage = Stage(width, dim, list(islice(blocks, num_blocks)), connection, here, recompute)
+            stage = Stage(width, dim, list(islice(blocks, num_blocks)), connection, here, share, recompute)
             self.stages.append(stage)
             width, done = stage.out_dim, done + num_blocks
         self.norm = (LayerNorm if final_norm else Norm)(width)

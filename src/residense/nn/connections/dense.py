@@ -43,9 +43,9 @@ class Dense(Connection):
        └───────────┴─────┘
 
     The output is everything, [B, L, in_dim + depth * growth_rate]; a `Transition` compresses it between stages. Each
-    output is normalised and rectified once for all its readers, whose own scale is in W: under batch norm, whose
-    statistics are those of channels, that is a DenseNet-BC. Memory grows linearly in the depth. W_i has (in_dim +
-    i growth_rate) * bottleneck * growth_rate weights.
+    output is normalised and rectified once for all its readers, whose own scales are in W: under batch norm, whose
+    statistics are those of channels, that is a DenseNet-BC whose readers share the shift of a channel. Memory grows
+    linearly in the depth. W_i has (in_dim + i growth_rate) * bottleneck * growth_rate weights.
 
     Args:
         in_dim: width of what enters the stage.

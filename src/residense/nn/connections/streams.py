@@ -18,7 +18,7 @@ from residense.nn.norms import RMSNorm
 class HyperConnections(Stream):
     """Several residual streams with learned reads, writes and mixing   (Zhu et al. 2024, arXiv 2409.19606).
 
-    h ═╤═ A_r ═══ + ═     x = a_m . h,  h' = A_r h + b f(x)     for h [S, D]: the output is the mean of the streams
+    h ═╤═ A_r ═══ + ═     x = a_m . h,  h' = A_r^T h + b f(x)   for h [S, D]: the output is the mean of the streams
        └ a_m ─ f ─┘ b
 
     Block i reads stream i mod S, A_r = 1 and b = 1 at the start: then the mean is `Residual`. S (S + 2) parameters
@@ -55,7 +55,8 @@ class HyperConnections(Stream):
     def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
         mask, h = state
         coefficients = self.hold(self.coefficients(h, mask, i))
-        mixed = torch.einsum("...st, ...sd -> ...td", coefficients[..., :-1], h)
+        with torch.autocast(h.device.type, enabled=False):  # rounded at each block, the streams would drift
+            mixed = torch.einsum("...st, ...sd -> ...td", coefficients[..., :-1], h.to(coefficients.dtype))
         return (mixed[..., 0, :],), (mask, mixed[..., 1:, :], coefficients[..., -1:])
 
     def coefficients(self, h: Tensor, mask: Tensor, i: int) -> Tensor:
@@ -132,15 +133,16 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
         tokens = h.flatten(-2)
         move = self.dynamic[i](F.rms_norm(tokens, tokens.shape[-1:]))
         sizes = (self.streams, self.streams, move.shape[-1] - 2 * self.streams)
-        parts = zip(move.float().split(sizes, -1), self.static[i].split(sizes), self.scales[i], strict=True)
+        parts = zip(move.to(self.scales[i]).split(sizes, -1), self.static[i].split(sizes), self.scales[i], strict=True)
         read, write, mixing = (start + scale * part for part, start, scale in parts)
         mixing = self._doubly_stochastic(mixing).mT  # column t of the coefficients is what stream t becomes
         return torch.cat((read.sigmoid()[..., None], mixing, 2 * write.sigmoid()[..., None]), -1)
 
     def _doubly_stochastic(self, logits: Tensor) -> Tensor:
-        """Mixing [..., S, S] of logits [..., R], in single precision: rounding would add up over the depth."""
+        """Mixing [..., S, S] of logits [..., R], never in half precision: rounding would add up over the depth."""
         if self.mixing == "permutations":
-            return torch.tensordot(logits.softmax(-1), self.orders, 1)
+            with torch.autocast(logits.device.type, enabled=False):
+                return torch.tensordot(logits.softmax(-1), self.orders, 1)
         logits = logits.unflatten(-1, (self.streams, self.streams))
         for _ in range(self.iterations):
             logits = logits.log_softmax(-1).log_softmax(-2)
