@@ -336,6 +336,7 @@ MISTAKES = [
     (["--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate"),
     (["--ema.decay=2"], "ema.decay must lie between 0 and 1"),
     (["--seed_everything=-1"], "seed_everything: "),
+    (["--model.encoder.connection=Hyper"], "no class Hyper; did you mean HyperConnections or ManifoldConstrained"),
     (["--data.synthetic.size=0"], "at least 30 sentences"),
     (["--model.encoder.depth=0"], "depth and dim must be at least 1"),
     (["--model.encoder.connection.growth_rate=0"], "growth_rate must be at least 1"),

@@ -158,10 +158,12 @@ def _readable(expected: str) -> str:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    """The valid names most like this one, compared as a whole or else by their last part."""
+    """The valid names most like this one, compared as a whole or else by their last part, or those it is a part of."""
     known = sorted(set(known))
     near = get_close_matches(name, known, n=2, cutoff=0.8)
     if not near:
         last = {k.rsplit(".", 1)[-1].lower(): k.rsplit(".", 1)[-1] for k in known}
-        near = [last[k] for k in get_close_matches(name.rsplit(".", 1)[-1].lower(), last, n=2, cutoff=0.6)]
+        bare = name.rsplit(".", 1)[-1].lower()
+        near = [last[k] for k in get_close_matches(bare, last, n=2, cutoff=0.6)]
+        near = near or [last[k] for k in last if bare in k][:3]
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -14,36 +14,45 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from residense.nn.connections import Connection
-from residense.nn.encoder import Encoder, Stage
+from residense.nn.encoder import Encoder
 
 
 def connection_maps(encoder: Encoder, x: Tensor, mask: Tensor) -> list[Tensor]:
     """The map of each stage [depth + 1, depth + 1], from embedded tokens `x` [B, L, in_dim]."""
     modes = {module: module.training for module in encoder.modules()}
-    seen: list[list[Any]] = [[] for _ in encoder.stages]
+    stages: list[Any] = list(encoder.stages)
+    seen: list[list[Any]] = [[] for _ in stages]  # of each stage its input, its mask, and what each block wrote
     hooks = []
-    for found, stage in zip(seen, encoder.stages, strict=True):
-        assert isinstance(stage, Stage)
-        hooks.append(stage.register_forward_pre_hook(lambda _, args, found=found: found.extend(args)))
-        hooks += [b.register_forward_hook(lambda _, __, y, found=found: found.append(y)) for b in stage.branches]
+    for found, stage in zip(seen, stages, strict=True):
+        hooks.append(stage.register_forward_pre_hook(partial(_note_input, found)))
+        hooks += [branch.register_forward_hook(partial(_note_output, found)) for branch in stage.branches]
     try:
         with torch.no_grad():
             encoder.eval()(x, mask)
         return [
-            connection_map(stage.connection, [x, *written], mask)  # type: ignore[union-attr, arg-type]
-            for stage, (x, mask, *written) in zip(encoder.stages, seen, strict=True)
+            connection_map(stage.connection, [x, *written], mask)
+            for stage, (x, mask, *written) in zip(stages, seen, strict=True)
         ]
     finally:
         for module, training in modes.items():
             module.training = training
         for hook in hooks:
             hook.remove()
+
+
+def _note_input(found: list[Any], _: Any, inputs: tuple[Any, ...]) -> None:
+    found.extend(inputs)
+
+
+def _note_output(found: list[Any], _: Any, __: Any, output: Tensor) -> None:
+    found.append(output)
 
 
 def connection_map(connection: Connection, sources: list[Tensor], mask: Tensor) -> Tensor:
