@@ -1,6 +1,6 @@
 """Train encoders of growing depth under several connections, and report the loss that training reaches.
 
-    python scripts/depth_sweep.py docs/depth.csv [--wnut17 path/to/wnut17] [--threads 1]
+    python scripts/depth_sweep.py docs/depth.csv [--wnut17 path/to/wnut17] [--block conv] [--threads 1]
 
 Each cell (corpus, block, connection, depth, seed) is trained alike: width 64, 300 steps of 512 tokens, AdamW, no
 dropout; its loss is the mean over the last 50 steps. Cells that the file has are not repeated, so an interrupted call
@@ -160,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--wnut17")
+    parser.add_argument("--block", choices=BLOCKS, help="only the cells of one block, as for two processes at once")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -171,7 +172,8 @@ def main() -> None:
         with options.file.open(newline="") as file:
             done = {tuple(row[field] for field in Cell._fields) for row in csv.DictReader(file)}
     for cell in cells():
-        if tuple(map(str, cell)) in done or (cell.corpus == "wnut17" and not options.wnut17):
+        absent = (cell.corpus == "wnut17" and not options.wnut17) or (options.block or cell.block) != cell.block
+        if absent or tuple(map(str, cell)) in done:
             continue
         row = cell._asdict() | train(cell, options.wnut17)
         new = not options.file.exists()

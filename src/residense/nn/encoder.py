@@ -157,7 +157,8 @@ class Encoder(nn.Module):
         depths = [depth] if isinstance(depth, int) else depth
         if not depths or min(depths) < 1 or dim < 1:
             raise ValueError(f"depth and dim must be at least 1; got depth {depth}, dim {dim}")
-        blocks = cycle(block if isinstance(block, list) else [block])
+        kinds = block if isinstance(block, list) else [block]
+        blocks = cycle([partial(kind) for kind in kinds])  # each place of the list is a factory of its own
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
         width, done, self.stride = in_dim, 0, 1
         for i, num_blocks in enumerate(depths):

@@ -55,7 +55,7 @@ class RMSNorm(Norm):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype))
 
 
 class BatchNorm(Norm):

@@ -6,6 +6,7 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +39,7 @@ class Transition(nn.Module):
             raise ValueError(
                 f"compression must be above 0 and at most 1, stride at least 1; got {compression}, {stride}"
             )
-        self.out_dim, self.pool = max(1, int(in_dim * compression)), pool
+        self.out_dim, self.pool = max(1, int(in_dim * compression + 1e-6)), pool
         self.stride = 1 if pool == "none" else stride
         self.norm = norm(in_dim)
         if pool == "conv":
@@ -63,7 +64,8 @@ class Transition(nn.Module):
 
     def _windows(self, x: Tensor) -> Tensor:
         """`x` [..., L] cut into [..., ceil(L / stride), stride]; the last one is filled with zeros."""
-        return F.pad(x, (0, -x.shape[-1] % self.stride)).unflatten(-1, (-1, self.stride))
+        length, padded = x.shape[-1], F.pad(x, (0, self.stride - 1))  # slices, as exports cannot reshape by a remainder
+        return torch.stack([padded[..., i : i + length : self.stride] for i in range(self.stride)], -1)
 
 
 TransitionFactory = Callable[[int], Transition]

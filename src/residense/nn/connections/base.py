@@ -14,6 +14,7 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from residense.nn.blocks import Block
@@ -106,6 +107,12 @@ class Plain(Connection):
         dim: width of the stage.
         depth: number of blocks.
     """
+
+
+def operand(x: Tensor) -> Tensor:
+    """`x` in the precision of products: cast once, where autocast would keep a copy for each product it is in."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 class Projection(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.nn.connections.base import Connection, Stream
+from residense.nn.connections.base import Connection, Stream, operand
 from residense.nn.norms import LayerNorm, NormFactory
 
 Pieces = tuple[Tensor, ...]
@@ -21,6 +21,7 @@ Pieces = tuple[Tensor, ...]
 
 def append(pieces: Pieces, new: Tensor) -> Pieces:
     """Put `new` [B, L, any] behind the pieces; neighbours of one width become one piece."""
+    new = operand(new)
     while pieces and pieces[-1].shape[-1] == new.shape[-1]:
         pieces, new = pieces[:-1], torch.cat((pieces[-1], new), -1)
     return (*pieces, new)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from residense.nn.blocks import Block
-from residense.nn.connections.base import Stream
+from residense.nn.connections.base import Stream, operand
 
 
 def mix(weights: Iterable[Tensor], sources: Sequence[Tensor]) -> Tensor:
@@ -95,7 +95,7 @@ class AttentionResiduals(Stream):
         return (self._source(self.project(x, mask)),)
 
     def _source(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        return F.rms_norm(value, value.shape[-1:]), value
+        return operand(F.rms_norm(value, value.shape[-1:])), value
 
     def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
         return (state[0][1] if i == 0 else self._attend(state, i - 1),), state

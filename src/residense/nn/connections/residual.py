@@ -51,7 +51,6 @@ class Residual(Connection):
         self.norms = nn.ModuleList((Norm if norm == "none" else norm_type)(dim) for _ in range(depth))
         self.activation = ACTIVATIONS[activation]
         self.deep = norm == "deepnorm"
-        self.weight = depth**0.25 if self.deep else 1.0  # two blocks make one layer of the paper's encoder: (2N)^1/4
 
     def wire(self, blocks: Sequence[Block]) -> None:
         if self.deep:
@@ -67,7 +66,8 @@ class Residual(Connection):
     def write(self, state: tuple[Tensor, Tensor], y: Tensor, i: int) -> tuple[Tensor, Tensor]:
         x, mask = state
         x = self.project(x, mask) if i == 0 else x
-        return self.activation(self.norms[i](torch.add(y, x, alpha=self.weight), mask)), mask
+        weight = self.depth**0.25 if self.deep else 1.0  # two blocks make one layer of the paper's encoder: (2N)^1/4
+        return self.activation(self.norms[i](torch.add(y, x, alpha=weight), mask)), mask
 
     def end(self, state: tuple[Tensor, Tensor]) -> Tensor:
         return state[0]
