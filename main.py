@@ -2,7 +2,11 @@
 
 import sys
 
-from residense.cli import main
+from residense.signals import stop_signals
 
 if __name__ == "__main__":
+    stop_signals.install()  # before the imports that take seconds, so that no signal is lost
+
+    from residense.cli import main
+
     sys.exit(main())

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from residense.messages import say
+
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CONFIG, CKPT = ("-c", "--config"), ("--ckpt_path",)
 TEXT = ("--data.text", "--data.text+", "--data.init_args.text", "--data.init_args.text+")
@@ -145,7 +147,7 @@ def _find_checkpoint(subcommand: str, value: str | None, run_dir: str | None) ->
     if value in ("best", "last"):
         if run_dir is None:
             raise UsageError(f"--ckpt_path {value} needs --run_dir: the directory of the run to continue")
-        path = Path(run_dir) / "checkpoints" / f"{value}.ckpt"
+        path = _readable(Path(run_dir) / "checkpoints" / f"{value}.ckpt")
         if subcommand == "fit" and not path.exists():
             return None  # nothing to continue yet: begin
     else:
@@ -153,6 +155,19 @@ def _find_checkpoint(subcommand: str, value: str | None, run_dir: str | None) ->
     if not path.is_file():
         raise UsageError(f"no checkpoint {path}")
     return str(path)
+
+
+def _readable(path: Path) -> Path:
+    """The checkpoint at `path`, or the one before it where a full disk or a crash damaged it."""
+    older = path.with_name(f"{path.stem}-previous{path.suffix}")
+    if not older.is_file():
+        return path
+    try:
+        read_checkpoint(path)
+    except UsageError as error:
+        say(f"{error}; going on from the one before, {older}")
+        return older
+    return path
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

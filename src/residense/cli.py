@@ -22,14 +22,17 @@ import residense.data.tagging
 import residense.tasks.tagging  # noqa: F401  (short class names are found among the classes that are imported)
 from residense.arguments import UsageError, arrange, class_config, config_files, read_checkpoint
 from residense.callbacks.ema import EMA
+from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
+from residense.checkpoints import AtomicIO
 from residense.data.vocabulary import Vocabulary
 from residense.history import History
 from residense.messages import say
 from residense.parser import Parser, locate
 from residense.run import git_state, has_wandb_login, is_terminal, record_run, run_directory
+from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
 
 HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
@@ -76,6 +79,9 @@ class CLI(LightningCLI):
         parser.add_argument("--project", type=str, default="residense", help="W&B project")
         parser.add_argument("--output", type=str | None, default=None, help="file for predictions, JSON lines")
         parser.add_argument("--init_from", type=str | None, default=None, help="checkpoint to start the weights from")
+        parser.add_argument(
+            "--save_every_n_steps", type=int | None, default=None, help="write last.ckpt within epochs as well"
+        )
         parser.add_argument("--test_after_fit", type=bool, default=True, help="test the best checkpoint after training")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -178,6 +184,7 @@ class CLI(LightningCLI):
         if config.get("logger") in (None, True):
             run_dir = self.run_dir if self.subcommand == "fit" else None
             config["logger"] = self._loggers(run_dir, options) if run_dir else False
+        config["plugins"] = [*(config.get("plugins") or []), AtomicIO()]
         try:
             return self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -189,8 +196,7 @@ class CLI(LightningCLI):
             return [*averaged, options.early_stopping]
         assert self.run_dir is not None
         options.checkpoint.dirpath = str((self.run_dir / "checkpoints").absolute())
-        # ModelCheckpoint's own save_last writes only when a best one is written
-        last = ModelCheckpoint(options.checkpoint.dirpath, "last", enable_version_counter=False)
+        last = Last(Path(options.checkpoint.dirpath), options.save_every_n_steps)
         return [*averaged, options.early_stopping, options.checkpoint, last]
 
     def _output(self, options: Any) -> Path | None:
@@ -235,6 +241,8 @@ class CLI(LightningCLI):
         say(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
+        if stop_signals.received:
+            raise Stopped(stop_signals.received)  # the last epoch is saved, its test can follow later
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         saved = self.trainer.checkpoint_callback

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from residense.data.cache import write_atomically
 from residense.messages import say
+from residense.signals import Stopped, signal_name
 
 STAGES = {"validate": "val", "test": "test"}
 
@@ -34,9 +35,13 @@ class Report(L.Callback):
                 logger.log_hyperparams({"parameters": parts})
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and self.run_dir is not None:
-            resume = f"python main.py fit --run_dir {self.run_dir} --ckpt_path last"
-            say(f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from the last epoch's end: {resume}")
+        if self.run_dir is None or not trainer.is_global_zero:
+            return
+        resume = f"python main.py fit --run_dir {self.run_dir} --ckpt_path last"
+        if isinstance(exception, Stopped):
+            say(f"{signal_name(exception.number)}: saved; this goes on from the same step: {resume}")
+        elif isinstance(exception, KeyboardInterrupt):
+            say(f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))

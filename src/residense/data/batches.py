@@ -6,7 +6,7 @@ of processes trains on the same batches and none is dropped or repeated.
 Shapes: B batch, L length, U distinct spellings of the batch, C characters of the longest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypedDict
 
 import numpy as np
@@ -108,6 +108,7 @@ class BatchLoader:
         self.data, self.budget, self.shuffle, self.seed = data, budget, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.position = 0, 0
+        self.before_batch: Callable[[], None] = lambda: None  # all of the batch before is done
         self._next = (0, 0)
         self._num_batches = len(plan(data.corpus.lengths, budget))
 
@@ -119,6 +120,7 @@ class BatchLoader:
         self._next = (self.epoch + 1, 0)
         rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
         for position, index in enumerate(plan(self.data.corpus.lengths, self.budget, rng)[start:], start + 1):
+            self.before_batch()
             self.position = position
             yield self._share(index)
 

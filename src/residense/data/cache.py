@@ -55,8 +55,11 @@ def _pack(arrays: Arrays) -> bytes:
     return buffer.getvalue()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside `path`, then rename: a reader sees the old file or the new, never a part."""
+def write_atomically(path: Path, content: bytes | memoryview, older: Path | None = None) -> None:
+    """Write to a temporary name beside `path`, then rename: a reader sees the old file or the new, never a part.
+
+    The old file is kept as `older`, if that is given.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -67,10 +70,34 @@ def write_atomically(path: Path, content: bytes) -> None:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
+        if older is not None and path.exists():
+            _keep(path, older)
         os.replace(name, path)
+        _sync(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _keep(path: Path, older: Path) -> None:
+    """Give the file at `path` the name `older` as well; the file that had it is replaced."""
+    spare = older.with_name(f".{older.name}")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(path, spare)
+    except OSError:  # a filesystem without links: for a moment there is only the older one
+        os.replace(path, older)
+    else:
+        os.replace(spare, older)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder written to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def pack_strings(strings: Iterable[str]) -> np.ndarray:

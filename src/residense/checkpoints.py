@@ -1,0 +1,31 @@
+"""Checkpoints that are whole or not there, wherever the folder for temporary files is.
+
+Lightning's own are assembled in $TMPDIR: on another filesystem, a full disk leaves a corrupt file in place of the old.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from residense.data.cache import write_atomically
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Writes beside the target, then renames; the `last.ckpt` before is kept as `last-previous.ckpt`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        path = Path(path)
+        try:
+            write_atomically(path, buffer.getbuffer(), previous(path) if path.stem == "last" else None)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: nothing was overwritten", str(path)) from error
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}-previous{path.suffix}")
