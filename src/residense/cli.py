@@ -12,14 +12,15 @@ from typing import Any, Literal
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse will drop
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 import residense.data.tagging
 import residense.tasks.tagging  # noqa: F401  (short class names are found among the classes that are imported)
+from residense import slurm
 from residense.arguments import UsageError, arrange, class_config, config_files, read_checkpoint
 from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
@@ -28,10 +29,10 @@ from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
 from residense.checkpoints import AtomicIO
 from residense.data.vocabulary import Vocabulary
-from residense.history import History
+from residense.loggers import History, loggers, remember_wandb
 from residense.messages import say
 from residense.parser import Parser, locate
-from residense.run import git_state, has_wandb_login, is_terminal, record_run, run_directory
+from residense.run import claim, git_state, is_terminal, record_run, release, run_directory
 from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
 
@@ -183,8 +184,13 @@ class CLI(LightningCLI):
         config["enable_progress_bar"] = config.get("enable_progress_bar") is not False and self.subcommand != "predict"
         if config.get("logger") in (None, True):
             run_dir = self.run_dir if self.subcommand == "fit" else None
-            config["logger"] = self._loggers(run_dir, options) if run_dir else False
+            ckpt = options.get("ckpt_path")
+            step = read_checkpoint(ckpt)["global_step"] if ckpt else 0
+            config["logger"] = loggers(options.logger, run_dir, options.project, step) if run_dir else False
         config["plugins"] = [*(config.get("plugins") or []), AtomicIO()]
+        if SLURMEnvironment.detect():
+            config |= slurm.layout(config["num_nodes"], config["devices"])
+            config["plugins"].append(SLURMEnvironment(auto_requeue=False))  # `Last` does that
         try:
             return self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -204,23 +210,6 @@ class CLI(LightningCLI):
             return Path(options.output)
         return self.run_dir / "predictions.jsonl" if self.run_dir and self.subcommand != "predict" else None
 
-    def _loggers(self, run_dir: Path, options: Any) -> list[Logger] | Literal[False]:
-        if options.logger == "none":
-            return False
-        ckpt = options.get("ckpt_path")
-        history = History(run_dir, read_checkpoint(ckpt)["global_step"] if ckpt else 0)
-        return [history, self._wandb(run_dir, options.project)] if options.logger == "wandb" else [history]
-
-    def _wandb(self, run_dir: Path, project: str) -> Logger:
-        from lightning.pytorch.loggers import WandbLogger
-
-        offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
-        os.environ.setdefault("WANDB_SILENT", "true")
-        name = "/".join(run_dir.parts[-2:])
-        logger = WandbLogger(name=name, save_dir=run_dir, project=project, offline=offline, resume="allow")
-        logger._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
-        return logger
-
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         return kwargs | ({"verbose": False} if "verbose" in kwargs else {})  # our table says it all
@@ -232,7 +221,9 @@ class CLI(LightningCLI):
         self.datamodule.prepare_data()  # what is wrong with the data is said before anything is written
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if self.trainer.is_global_zero:
+            claim(self.run_dir)
             record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
+            remember_wandb(self.run_dir, self.trainer.loggers)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
                 logger.log_hyperparams({**self.config["fit"].as_dict(), "git": git_state().splitlines()[:2]})
@@ -258,6 +249,8 @@ class CLI(LightningCLI):
         for logger in self.trainer.loggers:
             if hasattr(logger.experiment, "finish"):  # type: ignore[attr-defined]
                 logger.experiment.finish()  # type: ignore[attr-defined]
+        assert self.run_dir is not None
+        release(self.run_dir)
         print(f"run directory: {self.run_dir}")
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)

@@ -1,17 +1,23 @@
 """One directory for each run, with all that is needed to understand and repeat it."""
 
+import atexit
+import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
 import secrets
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from residense.arguments import UsageError
 from residense.data.cache import write_atomically
+from residense.slurm import job
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by which the processes of one run find its directory
 
@@ -26,6 +32,62 @@ def run_directory(name: str, chosen: str | None) -> Path:
     path = Path(chosen or inherited or Path("runs") / (re.sub(r"[^\w.-]+", "_", name).strip(".") or "run") / stamp)
     os.environ[VARIABLE] = str(path)
     return path
+
+
+def claim(path: Path) -> None:
+    """Hold a run directory for this job or process until it ends; safe where file locks are not, as on NFS.
+
+    The holder's own requeue takes it over, and whoever comes after a holder that is gone from the same machine.
+
+    Raises:
+        UsageError: someone else holds it.
+    """
+    lock, mine = path / ".lock", json.dumps({"job": job(), "host": socket.gethostname(), "pid": os.getpid()})
+    while True:
+        try:
+            with open(lock, "x") as stream:
+                stream.write(mine)
+        except FileExistsError:
+            held = lock.read_text() if lock.exists() else ""
+            if held and not _is_stale(held):
+                message = f"{path} is in use by {held}; if that is gone, remove {lock}"
+                raise UsageError(message) from None
+            _take_away(lock, held)
+        else:
+            atexit.register(release, path)
+            return
+
+
+def release(path: Path) -> None:
+    """Let a run directory go."""
+    (path / ".lock").unlink(missing_ok=True)
+
+
+def _is_stale(held: str) -> bool:
+    holder = json.loads(held)
+    if holder["job"] is not None and holder["job"] == job():
+        return True
+    return holder["host"] == socket.gethostname() and not _lives(holder["pid"])
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+def _take_away(lock: Path, held: str) -> None:
+    """Remove a stale lock; put it back if it is another by now."""
+    spare = lock.with_name(f".lock-{secrets.token_hex(4)}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(lock, spare)
+        if spare.read_text() != held:
+            os.link(spare, lock)
+        spare.unlink()
 
 
 def record_run(path: Path, config: str, arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 Nothing heavy is imported here: `main.py` installs the handlers before anything else.
 """
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -22,11 +23,19 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self.deferred = False
+        self._installed = False
 
     def install(self) -> None:
-        """Handle the signals; again once a library has put its own handlers over these."""
+        """Handle the signals; again once a library has put its own handlers over these.
+
+        A job script may have started Python with the signals blocked, so that none is lost before this.
+        """
         for number in STOPPING:
             signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        if not self._installed:
+            os.register_at_fork(after_in_child=_default_handlers)  # workers of a data loader end when they are told to
+        self._installed = True
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         insisted = number == signal.SIGINT and self.received == signal.SIGINT
@@ -37,6 +46,11 @@ class StopSignals:
             raise KeyboardInterrupt
         if not waits:
             raise SystemExit(128 + number)
+
+
+def _default_handlers() -> None:
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_DFL)
 
 
 stop_signals = StopSignals()

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import WandbLogger
 
+from residense import slurm
 from residense.messages import say
 from residense.signals import Stopped, stop_signals
 
@@ -53,7 +55,7 @@ class Last(Checkpoint):
         if (stop or due) and step > self._saved_at:
             self._save(trainer)
         if stop:
-            raise Stopped(stop)
+            self._stop(trainer, stop)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
@@ -70,6 +72,21 @@ class Last(Checkpoint):
         if trainer.world_size > 1:
             torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
         return int(received)
+
+    def _stop(self, trainer: L.Trainer, number: int) -> None:
+        """End, once what is logged is safe; a job that comes back is requeued before any of its processes ends."""
+        comes_back = bool(trainer.strategy.broadcast(trainer.is_global_zero and slurm.comes_back(number)))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                if comes_back:
+                    logger.experiment.mark_preempting()
+                logger.experiment.finish(exit_code=0 if comes_back else 1)
+        if comes_back and trainer.is_global_zero:
+            slurm.requeue()
+        trainer.strategy.barrier()
+        if comes_back:
+            slurm.await_end(number)
+        raise Stopped(number)
 
     # -- what -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,105 @@
+"""What a job does that is asked to stop, and who may write to a run directory: with what SLURM would say."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from residense import slurm
+from residense.arguments import UsageError
+from residense.run import claim
+
+PREEMPTED = "JobId=7 JobState=RUNNING PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=2026-01-01T00:01:00"
+KICKED = "JobId=7 JobState=RUNNING PreemptTime=None"
+CANCELLED = "JobId=7 JobState=COMPLETING PreemptTime=None"
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make this process a task of a job."""
+
+    def become(number: str = "7", **variables: str) -> None:
+        for name, value in {"SLURM_JOB_ID": number, "SLURM_STEP_ID": "0", **variables}.items():
+            monkeypatch.setenv(name, value)
+
+    return become
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "back"),
+    [
+        (signal.SIGUSR1, CANCELLED, True),
+        (signal.SIGTERM, PREEMPTED, True),
+        (signal.SIGTERM, KICKED, False),
+        (signal.SIGTERM, CANCELLED, False),
+        (signal.SIGINT, PREEMPTED, False),
+    ],
+)
+def test_a_job_comes_back_only_if_it_is_preempted(
+    number: int, shown: str, back: bool, job: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_show", lambda: shown)
+    assert not slurm.comes_back(number)
+    job()
+    assert slurm.comes_back(number) == back
+
+
+def test_restarts_come_to_an_end(job: Callable[..., None]) -> None:
+    job(SLURM_RESTART_COUNT=str(slurm.MAX_RESTARTS - 1))
+    assert slurm.comes_back(signal.SIGUSR1)
+    job(SLURM_RESTART_COUNT=str(slurm.MAX_RESTARTS))
+    assert not slurm.comes_back(signal.SIGUSR1)
+
+
+def test_an_array_task_requeues_itself_alone(job: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    job("9", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2")
+    slurm.requeue()
+    assert (tmp_path / "called").read_text() == "requeue 7_2\n"
+
+
+def test_nodes_and_devices_are_those_of_the_job(job: Callable[..., None]) -> None:
+    job(SLURM_NNODES="2", SLURM_NTASKS="8")
+    assert slurm.layout(1, "auto") == slurm.layout(2, 4) == {"num_nodes": 2, "devices": 4}
+    with pytest.raises(UsageError, match=r"SLURM gives 2 nodes with 4 tasks each, but --trainer.num_nodes is 3"):
+        slurm.layout(3, "auto")
+
+
+def test_several_tasks_need_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(UsageError, match="a SLURM job of 2 tasks, but started without srun"):
+        slurm.layout(1, "auto")
+
+
+def hold(run: Path, **holder: object) -> None:
+    (run / ".lock").write_text(json.dumps({"job": None, "host": socket.gethostname(), "pid": 1} | holder))
+
+
+def test_a_run_directory_has_one_holder(tmp_path: Path, job: Callable[..., None]) -> None:
+    hold(tmp_path)
+    with pytest.raises(UsageError, match=r"is in use by .*if that is gone, remove .*\.lock"):
+        claim(tmp_path)
+    hold(tmp_path, host="elsewhere", pid=os.getpid(), job="7")
+    with pytest.raises(UsageError, match="is in use"):
+        claim(tmp_path)
+    job("7")  # the same job, requeued to another node
+    claim(tmp_path)
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    hold(tmp_path, pid=gone.pid)
+    claim(tmp_path)
+    claim(tmp_path)  # and a second run of the same process goes on
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
