@@ -6,8 +6,9 @@ Convolutions on 1024 tokens (16 sentences of 64), growth rate 32, bottleneck 4: 
 writes 32 under `Dense`, 128 under `Residual`. `torch.cat` is the textbook: each block concatenates, normalises,
 rectifies and maps all there is. "Recomputed" is `Dense` under `recompute: true`.
 
-Saved: bytes of the tensors that autograd keeps for the backward pass, each storage once, without parameters. Peak:
-resident memory above what it was before the step, each in a fresh process. Time: median of steps in turn, one thread.
+Saved: bytes of the tensors that autograd keeps for the backward pass, each storage once, without parameters; what
+recomputation begins from, the outputs of the blocks, is not among them. Peak: resident memory above what it was before
+the step, each in a fresh process. Time: median of steps in turn, one thread.
 """
 
 import json

@@ -60,8 +60,6 @@ def plot(rows: list[Row], path: Path) -> None:
     columns = 3
     lines = -(-len(panels) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4 * columns, 3.2 * lines), layout="constrained", squeeze=False)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
     for axis, (key, panel) in zip(axes.flat, sorted(panels.items(), reverse=True), strict=False):
         for name, cells in sorted(groups(panel, "connection").items(), key=lambda item: _place(item[0][0])):
             points = sorted((int(depth), *mean(cell)) for (depth,), cell in groups(cells, "depth").items())
@@ -73,7 +71,11 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.set_xlabel("blocks")
         axis.set_ylabel("training loss")
         axis.xaxis.set_major_formatter("{x:.0f}")
-    axes[0][0].legend(fontsize=7)
+        for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            ticks("{x:.2g}")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(ORDER), fontsize=9)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
     figure.savefig(path, dpi=110)
 
 
