@@ -91,11 +91,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, batch: int, action: Callable[[], 
     """Do something once, when the `batch`-th batch of the training split is handed out."""
     share, count = BatchLoader._share, [0]
 
-    def counting(self: BatchLoader, index: Any) -> Any:
+    def counting(self: BatchLoader, *given: Any) -> Any:
         count[0] += self.shuffle
         if self.shuffle and count[0] == batch:
             action()
-        return share(self, index)
+        return share(self, *given)
 
     monkeypatch.setattr(BatchLoader, "_share", counting)
 
@@ -108,7 +108,7 @@ def crash() -> None:
     raise Crash
 
 
-@pytest.mark.parametrize("batch", some_slow([1, 2, 4, 6, 7, 8, 13, 14, 20], {2, 8, 20}))
+@pytest.mark.parametrize("batch", some_slow([1, 2, 4, 6, 7, 8, 13, 14, 20], {2, 8}))
 def test_a_signal_anywhere_changes_nothing(
     whole: tuple[list[str], Path], batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,3 +64,24 @@ def test_concatenation_costs_more_than_dense_at_depth(monkeypatch: pytest.Monkey
     monkeypatch.setattr(cost, "SHAPE", (2, 16))
     saved = {name: cost.saved_bytes(make(16)) for name, make in cost.VARIANTS.items()}
     assert saved["recomputed"] < saved["Dense"] < 0.6 * saved["torch.cat"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "--config a.yaml",
+            "--nodes=1 --ntasks-per-node=1 --cpus-per-task=4 --signal=SIGUSR1@120 SCRIPT --config a.yaml",
+        ),
+        (
+            "--nodes 2 --gpus-per-node 4 --time 8:00:00 --array 0-9%4 --grace 60 --config a.yaml "
+            "--trainer.max_epochs 3",
+            "--nodes=2 --ntasks-per-node=4 --cpus-per-task=4 --gpus-per-node=4 --signal=SIGUSR1@60 --time=8:00:00 "
+            "--array=0-9%4 SCRIPT --config a.yaml --trainer.max_epochs 3",
+        ),
+    ],
+)
+def test_a_job_is_submitted_with_what_was_typed(words: str, expected: str) -> None:
+    submit = script("submit")
+    assert submit.command(words.split()) == (["sbatch", *expected.replace("SCRIPT", str(submit.SCRIPT)).split()], False)
+    assert submit.command([*words.split(), "--dry-run"])[1]

@@ -200,3 +200,15 @@ def test_states_of_all_processes_agree() -> None:
         for _ in range(4):
             next(running)
     assert shares[0].state() == shares[1].state() == shares[2].state() == {"epoch": 0, "position": 4}
+
+
+@pytest.mark.parametrize("window", [1, 5])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_each_token_of_an_optimiser_step_weighs_the_same(window: int, world_size: int) -> None:
+    shares = [list(BatchLoader(DATA, BUDGET, True, 0, rank, world_size, window)) for rank in range(world_size)]
+    assert len(shares[0]) % 5  # the last step has fewer batches
+    for first in range(0, len(shares[0]), window):
+        step = [share[first : first + window] for share in shares]
+        found = [batch for batches in step for batch in batches]
+        tokens = sum(int(batch["mask"].sum()) * int(batch["weight"].min()) for batch in found)
+        assert [batch["divisor"] * window for batch in found] == pytest.approx([tokens] * len(found))

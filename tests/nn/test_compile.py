@@ -64,6 +64,8 @@ BLOCKS: dict[str, BlockFactory | list[BlockFactory]] = {
 SHAPES = [(3, 5), (4, 7), (2, 2), (5, 9), (3, 6)]
 
 every_connection = pytest.mark.parametrize("connection", CONNECTIONS)
+# the others with every block, in the slow tests
+some_connections = pytest.mark.parametrize("connection", ["residual", "dense", "multiway", "hyper", "permutations"])
 every_traceable_block = pytest.mark.parametrize("block", ["conv", "transformer", "relative"])
 
 
@@ -152,7 +154,7 @@ def assert_compiles_once(encoder: Encoder, backend: Backend, shapes: list[tuple[
     assert graphs == graphs[:1] * len(shapes)
 
 
-@every_connection
+@some_connections
 def test_one_graph_serves_all_shapes(connection: str) -> None:
     backend = Backend()
     assert_compiles_once(make("mixed", connection), backend, SHAPES[:3])
@@ -213,7 +215,7 @@ def assert_exports(encoder: Encoder) -> None:
         torch.testing.assert_close(found[left], expected[left], rtol=1e-5, atol=1e-5)
 
 
-@every_connection
+@some_connections
 def test_an_exported_encoder_takes_all_shapes(connection: str) -> None:
     assert_exports(make("conv", connection))
 

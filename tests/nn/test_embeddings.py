@@ -37,7 +37,7 @@ def vocabulary(vector_words: list[str] | None = None, vector_dim: int = 0) -> Vo
 
 
 def batch(known: Vocabulary) -> Batch:
-    return Encoded(corpus(), known).batch(np.arange(len(SENTENCES)), 1)
+    return Encoded(corpus(), known).batch(np.arange(len(SENTENCES)), 1, 1.0)
 
 
 def embed(embeddings: Embeddings, given: Batch) -> Tensor:

@@ -141,6 +141,7 @@ def test_all_parameters_learn_and_all_is_saved(block: str, connection: str, dept
         assert torch.equal(other.eval()(x, mask)[0][mask], encoder.eval()(x, mask)[0][mask])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ["conv", "lstm", "transformer"])
 @pytest.mark.parametrize("connection", CONNECTIONS)
 def test_every_pair_learns_a_small_problem(block: str, connection: str) -> None:

@@ -29,6 +29,8 @@ class Batch(TypedDict):
         index: [B] place of each sentence in the corpus.
         weight: [B] 1, or 0 for a sentence that only fills the empty share of a process.
         num_tokens: number of real tokens in the global batch.
+        divisor: what its loss is divided by: `num_tokens`, or its mean over the batches of one optimiser step, so that
+            each token of a step weighs the same.
     """
 
     words: Tensor
@@ -39,6 +41,7 @@ class Batch(TypedDict):
     index: Tensor
     weight: Tensor
     num_tokens: int
+    divisor: float
 
 
 class Encoded:
@@ -51,7 +54,7 @@ class Encoded:
         labels = vocabulary.label_ids(corpus.labels) if corpus.labels else np.zeros(1, np.int64)
         self.tags = labels[corpus.tags]
 
-    def batch(self, index: np.ndarray, num_tokens: int, weight: float = 1.0) -> Batch:
+    def batch(self, index: np.ndarray, num_tokens: int, divisor: float, weight: float = 1.0) -> Batch:
         """Gather the sentences at `index`."""
         lengths = self.corpus.lengths[index]
         place = np.arange(lengths.max())
@@ -68,6 +71,7 @@ class Encoded:
             "index": torch.from_numpy(index),
             "weight": torch.full((len(index),), weight),
             "num_tokens": num_tokens,
+            "divisor": divisor,
         }
 
 
@@ -100,13 +104,21 @@ class BatchLoader:
         seed: of the shuffling.
         rank: of this process.
         world_size: number of processes.
+        window: batches of one optimiser step.
     """
 
     def __init__(
-        self, data: Encoded, budget: int, shuffle: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        data: Encoded,
+        budget: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        window: int = 1,
     ):
         self.data, self.budget, self.shuffle, self.seed = data, budget, shuffle, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.window = rank, world_size, window
         self.epoch, self.position = 0, 0
         self.before_batch: Callable[[], None] = lambda: None  # all of the batch before is done
         self._next = (0, 0)
@@ -119,17 +131,20 @@ class BatchLoader:
         self.epoch, start = self._next
         self._next = (self.epoch + 1, 0)
         rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
-        for position, index in enumerate(plan(self.data.corpus.lengths, self.budget, rng)[start:], start + 1):
+        batches = plan(self.data.corpus.lengths, self.budget, rng)
+        sizes = [int(self.data.corpus.lengths[index].sum()) for index in batches]
+        for place in range(start, len(batches)):
             self.before_batch()
-            self.position = position
-            yield self._share(index)
+            self.position = place + 1
+            step = place // self.window * self.window
+            # the trainer divides the loss by the window, also where the epoch's last step has fewer batches
+            yield self._share(batches[place], sizes[place], sum(sizes[step : step + self.window]) / self.window)
 
-    def _share(self, index: np.ndarray) -> Batch:
-        num_tokens = int(self.data.corpus.lengths[index].sum())
+    def _share(self, index: np.ndarray, num_tokens: int, divisor: float) -> Batch:
         mine = index[self.rank :: self.world_size]
         if len(mine):
-            return self.data.batch(mine, num_tokens)
-        return self.data.batch(index[:1], num_tokens, weight=0.0)  # takes part in collectives, counts for nothing
+            return self.data.batch(mine, num_tokens, divisor)
+        return self.data.batch(index[:1], num_tokens, divisor, 0.0)  # takes part in collectives, counts for nothing
 
     def state(self) -> dict[str, int]:
         """Epoch, and how many of its batches were handed out.

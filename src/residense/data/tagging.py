@@ -159,7 +159,9 @@ class TaggingDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of the training split."""
-        self._train_loader = self._loader("train", self.batch_tokens, shuffle=True)
+        assert self.trainer is not None
+        window = self.trainer.accumulate_grad_batches
+        self._train_loader = self._loader("train", self.batch_tokens, shuffle=True, window=window)
         if self._progress:
             self._train_loader.resume(self._progress)
         return self._train_loader
@@ -189,11 +191,11 @@ class TaggingDataModule(L.LightningDataModule):
         """Batches of the texts to predict."""
         return self._loader("predict", self.eval_batch_tokens)
 
-    def _loader(self, split: str, budget: int, shuffle: bool = False) -> BatchLoader:
+    def _loader(self, split: str, budget: int, shuffle: bool = False, window: int = 1) -> BatchLoader:
         assert self.vocabulary is not None and self.trainer is not None
         data = Encoded(self.splits[split], self.vocabulary)
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return BatchLoader(data, budget, shuffle, self.seed, rank, world_size)
+        return BatchLoader(data, budget, shuffle, self.seed, rank, world_size, window)
 
     def _task(self) -> Any:
         return self.trainer.lightning_module if self.trainer is not None else None

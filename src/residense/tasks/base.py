@@ -77,6 +77,13 @@ class Task(L.LightningModule):
             say(f"{len(fitting)} of {len(own)} weights taken over; these begin anew: {', '.join(anew) or 'none'}")
         self.initial_weights = {}
 
+    def over_processes(self, loss: Tensor) -> Tensor:
+        """The loss of the global batch, on the steps that are logged: elsewhere nothing needs to be sent."""
+        done = self.trainer.global_step + 1
+        if self.trainer.world_size == 1 or done % getattr(self.trainer, "log_every_n_steps", 1):
+            return loss.detach()
+        return self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # type: ignore[return-value]
+
     def on_train_epoch_end(self) -> None:
         """Tell the data module, before any checkpoint of this epoch is written."""
         self.trainer.datamodule.end_epoch()  # type: ignore[attr-defined]

@@ -74,14 +74,14 @@ class Tagger(Task):
         return self.encoder(x, batch["mask"])
 
     def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
-        """Mean over the tokens of the global batch; the average over processes, as gradients are averaged."""
+        """Mean over the tokens of an optimiser step; the average over processes, as gradients are averaged."""
         weight = batch["weight"].min()  # a share is either real as a whole or an empty one filled up
-        return weight * self.head.loss(h, batch["tags"], mask) * self.trainer.world_size / batch["num_tokens"]
+        return weight * self.head.loss(h, batch["tags"], mask) * self.trainer.world_size / batch["divisor"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         h, mask = self(batch)
         loss = self._loss(h, mask, batch)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", self.over_processes(loss), prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,0 +1,52 @@
+"""Submit a training to SLURM: `scripts/train.slurm` with its resources typed once.
+
+    python scripts/submit.py --nodes 2 --gpus-per-node 4 --time 8:00:00 --config dense_ner.yaml
+    python scripts/submit.py --array 0-9%4 --dry-run --config dense_ner.yaml --seed_everything '$SLURM_ARRAY_TASK_ID'
+
+Options that are not listed below are those of `main.py fit`. There is one task for each GPU, or `--tasks-per-node`.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("train.slurm")
+SBATCH = ("time", "array", "dependency", "partition", "account", "qos", "mem", "job-name", "mail-user", "constraint")
+
+
+def command(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The sbatch command of a command line, and whether it is only to be shown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--gpus-per-node", type=int, default=0)
+    parser.add_argument("--tasks-per-node", type=int, help="processes on a node; one for each GPU if left out")
+    parser.add_argument("--cpus-per-task", type=int, default=4)
+    parser.add_argument("--grace", type=int, default=120, help="seconds before the time limit at which the run saves")
+    for name in SBATCH:
+        parser.add_argument(f"--{name}", help="as sbatch has it")
+    parser.add_argument("--dry-run", action="store_true", help="show the command, submit nothing")
+    options, rest = parser.parse_known_args(words)
+    tasks = options.tasks_per_node or max(1, options.gpus_per_node)
+    resources = [f"--nodes={options.nodes}", f"--ntasks-per-node={tasks}", f"--cpus-per-task={options.cpus_per_task}"]
+    resources += [f"--gpus-per-node={options.gpus_per_node}"] * bool(options.gpus_per_node)
+    resources += [f"--signal=SIGUSR1@{options.grace}"]
+    given = {name: getattr(options, name.replace("-", "_")) for name in SBATCH}
+    resources += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return ["sbatch", *resources, str(SCRIPT), *rest], options.dry_run
+
+
+def main() -> None:
+    """Show or submit."""
+    words, only_show = command(sys.argv[1:])
+    print(shlex.join(words))
+    if not only_show:
+        sys.exit(subprocess.run(words, cwd=SCRIPT.parents[1]).returncode)
+
+
+if __name__ == "__main__":
+    main()
