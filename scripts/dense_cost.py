@@ -141,13 +141,18 @@ def main() -> None:
     print((__doc__ or "").replace("    python", "```bash\npython").replace(".md\n", ".md\n```\n", 1))
     print("| depth | " + " | ".join(f"{name}: saved MiB | peak MiB | ms" for name in VARIANTS) + " |")
     print("|---" * (1 + 3 * len(VARIANTS)) + "|")
+    shares = []
     for depth in DEPTHS:
         cells = [str(depth)]
         clock = call("times", depth)
-        for name in VARIANTS:
-            row = call(name, depth)
+        rows = {name: call(name, depth) for name in VARIANTS}
+        dense, naive = (rows[name] | {"time": clock[name]} for name in ("Dense", "torch.cat"))
+        share = ", ".join(f"{kind} {dense[kind] / naive[kind]:.2f}" for kind in ("peak", "saved", "time"))
+        shares.append(f"depth {depth}: {share}")
+        for name, row in rows.items():
             cells += [f"{row['saved']:.1f}", f"{row['peak']:.1f}", f"{clock[name]:.0f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
+    print("\n`Dense` as a share of `torch.cat`, with the same blocks: " + "; ".join(shares) + ".")
 
 
 def call(what: str, depth: int) -> dict[str, float]:

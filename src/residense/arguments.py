@@ -157,9 +157,14 @@ def _find_checkpoint(subcommand: str, value: str | None, run_dir: str | None) ->
     return str(path)
 
 
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}-previous{path.suffix}")
+
+
 def _readable(path: Path) -> Path:
     """The checkpoint at `path`, or the one before it where a full disk or a crash damaged it."""
-    older = path.with_name(f"{path.stem}-previous{path.suffix}")
+    older = previous(path)
     if not older.is_file():
         return path
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from residense.arguments import previous
 from residense.data.cache import write_atomically
 
 
@@ -24,8 +25,3 @@ class AtomicIO(TorchCheckpointIO):
             write_atomically(path, buffer.getbuffer(), previous(path) if path.stem == "last" else None)
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}: nothing was overwritten", str(path)) from error
-
-
-def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is kept."""
-    return path.with_name(f"{path.stem}-previous{path.suffix}")

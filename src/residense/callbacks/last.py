@@ -43,7 +43,9 @@ class Last(Checkpoint):
         self._saved_at = trainer.global_step
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        loader: Any = trainer.train_dataloader
+        if stop := self._stop_signal(trainer):  # what there is has been saved at the end of the epoch before
+            self._stop(trainer, stop)
+        loader: Any = trainer.train_dataloader  # one that does not call this is interrupted between epochs alone
         loader.before_batch = lambda: self._between_steps(trainer)
 
     def _between_steps(self, trainer: L.Trainer) -> None:

@@ -79,8 +79,8 @@ class Task(L.LightningModule):
 
     def over_processes(self, loss: Tensor) -> Tensor:
         """The loss of the global batch, on the steps that are logged: elsewhere nothing needs to be sent."""
-        done = self.trainer.global_step + 1
-        if self.trainer.world_size == 1 or done % getattr(self.trainer, "log_every_n_steps", 1):
+        done, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.trainer.world_size == 1 or not every or done % every:
             return loss.detach()
         return self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # type: ignore[return-value]
 
