@@ -34,7 +34,7 @@ def command(words: Sequence[str]) -> tuple[list[str], bool]:
     tasks = options.tasks_per_node or max(1, options.gpus_per_node)
     resources = [f"--nodes={options.nodes}", f"--ntasks-per-node={tasks}", f"--cpus-per-task={options.cpus_per_task}"]
     resources += [f"--gpus-per-node={options.gpus_per_node}"] * bool(options.gpus_per_node)
-    resources += [f"--signal=SIGUSR1@{options.grace}"]
+    resources += [f"--signal=SIGUSR1@{options.grace}", f"--export=ALL,RESIDENSE_GRACE={options.grace}"]
     given = {name: getattr(options, name.replace("-", "_")) for name in SBATCH}
     resources += [f"--{name}={value}" for name, value in given.items() if value is not None]
     return ["sbatch", *resources, str(SCRIPT), *rest], options.dry_run

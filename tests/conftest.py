@@ -12,6 +12,12 @@ from residense.cli import main
 SMALL = ["--logger=none", "--data.synthetic.size=1000", "--model.encoder.depth=2", "--data.batch_tokens=256"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests that draw cases by chance take these."""
+    parser.addoption("--n", type=int, default=4, help="how many cases to draw")
+    parser.addoption("--seed", type=int, default=0, help="by which to draw them")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     torch.set_num_threads(1)

@@ -58,6 +58,7 @@ def test_two_processes_train_as_one(tmp_path: Path, accumulate: int) -> None:
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     options = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", f"--run_dir={tmp_path / 'run'}"]
+    options += ["--ema.decay=0.9"]
     assert main(["fit", *OPTIONS[:4], *options]) == 0
     command = [sys.executable, str(ROOT / "main.py"), "fit", *OPTIONS[:4], *options, "--ckpt_path=last", *TWO]
     done = subprocess.run([*command, "--trainer.max_epochs=2"], capture_output=True, text=True, timeout=300)

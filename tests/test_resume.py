@@ -1,6 +1,5 @@
 """A run that is stopped anywhere goes on as if it had never been stopped, to the last bit."""
 
-import csv
 import errno
 import os
 import signal
@@ -17,25 +16,7 @@ from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.signals import stop_signals
 
-OPTIONS = [
-    "fit",
-    "--config=dense_ner.yaml",
-    "--data.synthetic.size=300",
-    "--model.encoder.depth=2",
-    "--data.batch_tokens=256",
-    "--trainer.max_epochs=3",
-    "--trainer.limit_train_batches=7",  # 3 optimiser steps an epoch, of 3, 3 and 1 batches
-    "--trainer.accumulate_grad_batches=3",
-    "--trainer.log_every_n_steps=1",
-    "--ema.decay=0.9",
-    "--logger=csv",
-    "--test_after_fit=false",
-]
-BLOCKS = {"lstm": "block/lstm.yaml", "conv": "block/conv.yaml", "transformer": "block/transformer.yaml"}
-
-
-def some_slow(values: list[Any], fast: set[Any]) -> list[Any]:
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+from .runs import OPTIONS, assert_same, assert_same_runs, history, state
 
 
 @pytest.fixture(autouse=True)
@@ -47,54 +28,23 @@ def _handlers() -> Iterator[None]:
     stop_signals.received, stop_signals.deferred = None, False
 
 
-@pytest.fixture(scope="module", params=some_slow(list(BLOCKS), {"lstm"}))
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """Options, and the directory of a run that nothing stopped."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that nothing stopped."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    options = [*OPTIONS, f"--model.encoder.block={BLOCKS[request.param]}"]
-    assert main([*options, f"--run_dir={run}"]) == 0
-    return options, run
+    assert main([*OPTIONS, f"--run_dir={run}"]) == 0
+    return run
 
 
-def state(run: Path) -> dict[str, Any]:
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    kept = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "generators", "epoch")}
-    callbacks = checkpoint["callbacks"]
-    kept["stopping"] = [callbacks[key] for key in callbacks if key.startswith("EarlyStopping")]
-    kept["best"] = [callbacks[key]["best_model_score"] for key in callbacks if key.startswith("ModelCheckpoint")]
-    return kept | {"average": checkpoint.get("current_model_state"), "step": checkpoint["global_step"]}
-
-
-def history(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [{k: v for k, v in sorted(row.items()) if k != "train/tokens_per_s"} for row in rows]
-
-
-def assert_same(found: Any, expected: Any, place: str = "") -> None:
-    """Equal to the last bit, tensors and all."""
-    if isinstance(expected, torch.Tensor):
-        assert torch.equal(found, expected), place
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys(), place
-        for key in expected:
-            assert_same(found[key], expected[key], f"{place}.{key}")
-    elif isinstance(expected, list | tuple):
-        assert len(found) == len(expected), place
-        for i, pair in enumerate(zip(found, expected, strict=True)):
-            assert_same(*pair, f"{place}[{i}]")
-    else:
-        assert found == expected, place
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, batch: int, action: Callable[[], None]) -> None:
-    """Do something once, when the `batch`-th batch of the training split is handed out."""
+def interrupt(monkeypatch: pytest.MonkeyPatch, batch: int, action: Callable[[], None], split: str = "train") -> None:
+    """Do something once, when the `batch`-th batch of a split is handed out."""
     share, count = BatchLoader._share, [0]
 
     def counting(self: BatchLoader, *given: Any) -> Any:
-        count[0] += self.shuffle
-        if self.shuffle and count[0] == batch:
-            action()
+        if self.shuffle == (split == "train"):
+            count[0] += 1
+            if count[0] == batch:
+                action()
         return share(self, *given)
 
     monkeypatch.setattr(BatchLoader, "_share", counting)
@@ -108,38 +58,33 @@ def crash() -> None:
     raise Crash
 
 
-@pytest.mark.parametrize("batch", some_slow([1, 2, 4, 6, 7, 8, 13, 14, 20], {2, 8}))
+@pytest.mark.parametrize("batch", [2, 8])
 def test_a_signal_anywhere_changes_nothing(
-    whole: tuple[list[str], Path], batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options, expected = whole
     run = tmp_path / "run"
     number = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)[batch % 3]
     with monkeypatch.context() as patch:
         interrupt(patch, batch, lambda: os.kill(os.getpid(), number))
         with pytest.raises(SystemExit) as stopped:
-            main([*options, f"--run_dir={run}"])
+            main([*OPTIONS, f"--run_dir={run}"])
     assert stopped.value.code == 128 + number
     stop_signals.received = None
-    assert main([*options, f"--run_dir={run}", "--ckpt_path=last"]) == 0
-    assert_same(state(run), state(expected))
-    assert history(run) == history(expected)
+    assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
+    assert_same_runs(run, whole)
 
 
-@pytest.mark.parametrize("batch", some_slow([5, 12], {12}))
 def test_a_crash_goes_on_from_the_last_step_that_was_saved(
-    whole: tuple[list[str], Path], batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options, expected = whole
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        interrupt(patch, batch, crash)
+        interrupt(patch, 12, crash)
         with pytest.raises(Crash):
-            main([*options, f"--run_dir={run}", "--save_every_n_steps=1"])
-    assert state(run)["step"] == {5: 1, 12: 4}[batch]
-    assert main([*options, f"--run_dir={run}", "--ckpt_path=last"]) == 0
-    assert_same(state(run), state(expected))
-    assert history(run) == history(expected)
+            main([*OPTIONS, f"--run_dir={run}", "--save_every_n_steps=1"])
+    assert state(run)["step"] == 4
+    assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
+    assert_same_runs(run, whole)
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,3 +135,47 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert torch.load(path) == {"step": 2}
     assert torch.load(tmp_path / "last-previous.ckpt") == {"step": 1}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last-previous.ckpt", "last.ckpt"]
+
+
+SUMMING = """
+from torchmetrics import MeanMetric, SumMetric
+
+from residense.tasks.tagging import Tagger
+
+
+class Summing(Tagger):
+    def build(self, vocabulary):
+        super().build(vocabulary)
+        self.logged, self.own = SumMetric(), MeanMetric()
+
+    def training_step(self, batch, batch_idx):
+        loss, tokens = super().training_step(batch, batch_idx), batch["num_tokens"]
+        self.log("train/mean", loss, on_step=False, on_epoch=True, batch_size=tokens)
+        self.log("train/both", loss, on_step=True, on_epoch=True, sync_dist=True, batch_size=tokens)
+        self.log("train/most", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        self.logged.update(loss)
+        self.log("train/metric", self.logged, on_step=False, on_epoch=True)
+        self.own.update(loss, tokens)
+        return loss
+
+    def on_train_epoch_end(self):
+        super().on_train_epoch_end()
+        self.log("train/own", self.own.compute())
+        self.own.reset()
+"""
+
+
+@pytest.mark.parametrize(("split", "batch"), [("train", 6), ("validation", 2), ("train", 9)])
+def test_what_an_epoch_sums_up_goes_on(split: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "summing.py").write_text(SUMMING)
+    monkeypatch.chdir(tmp_path)
+    options = [*OPTIONS, "--model.class_path=summing.Summing"]
+    assert main([*options, "--run_dir=whole"]) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, batch, lambda: os.kill(os.getpid(), signal.SIGTERM), split)
+        with pytest.raises(SystemExit):
+            main([*options, "--run_dir=run"])
+    stop_signals.received = None
+    assert main([*options, "--run_dir=run", "--ckpt_path=last"]) == 0
+    assert_same_runs(tmp_path / "run", tmp_path / "whole")
+    assert history(tmp_path / "run")[-1].keys() >= {"train/mean", "train/both_epoch", "train/most", "train/metric"}

@@ -71,12 +71,14 @@ def test_concatenation_costs_more_than_dense_at_depth(monkeypatch: pytest.Monkey
     [
         (
             "--config a.yaml",
-            "--nodes=1 --ntasks-per-node=1 --cpus-per-task=4 --signal=SIGUSR1@120 SCRIPT --config a.yaml",
+            "--nodes=1 --ntasks-per-node=1 --cpus-per-task=4 --signal=SIGUSR1@120 "
+            "--export=ALL,RESIDENSE_GRACE=120 SCRIPT --config a.yaml",
         ),
         (
             "--nodes 2 --gpus-per-node 4 --time 8:00:00 --array 0-9%4 --grace 60 --config a.yaml "
             "--trainer.max_epochs 3",
-            "--nodes=2 --ntasks-per-node=4 --cpus-per-task=4 --gpus-per-node=4 --signal=SIGUSR1@60 --time=8:00:00 "
+            "--nodes=2 --ntasks-per-node=4 --cpus-per-task=4 --gpus-per-node=4 --signal=SIGUSR1@60 "
+            "--export=ALL,RESIDENSE_GRACE=60 --time=8:00:00 "
             "--array=0-9%4 SCRIPT --config a.yaml --trainer.max_epochs 3",
         ),
     ],

@@ -56,6 +56,15 @@ def test_restarts_come_to_an_end(job: Callable[..., None]) -> None:
     assert not slurm.comes_back(signal.SIGUSR1)
 
 
+def test_a_grace_time_that_is_too_short_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not slurm.exceeds_grace(1e6)  # nothing is known of it
+    monkeypatch.setenv("RESIDENSE_GRACE", "120")
+    assert not slurm.exceeds_grace(120) and slurm.exceeds_grace(121)
+    assert "took 121 s, but --signal gives only 120 s" in capsys.readouterr().err
+
+
 def test_an_array_task_requeues_itself_alone(job: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
     (tmp_path / "scontrol").chmod(0o755)

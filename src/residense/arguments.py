@@ -5,7 +5,9 @@ in `configs/`; the text to predict is taken as it is; a checkpoint brings its ow
 """
 
 import json
+import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,37 +165,61 @@ def previous(path: Path) -> Path:
 
 
 def _readable(path: Path) -> Path:
-    """The checkpoint at `path`, or the one before it where a full disk or a crash damaged it."""
-    older = previous(path)
-    if not older.is_file():
+    """The checkpoint at `path`, or the one before it where a full disk or a crash damaged it, or the best, if any."""
+    older, best = previous(path), path.with_name("best.ckpt")
+    if not path.exists() and not older.exists():
+        if best.exists() and path != best:  # the run ended between its first two saves
+            say(f"no {path}: going on from {best}")
+            return best
         return path
     try:
-        read_checkpoint(path)
+        read_checkpoint(path, whole=True)
+        return path
     except UsageError as error:
+        if not older.exists():
+            hint = f"; {best} may be whole: --ckpt_path best" if best.exists() and path != best else ""
+            raise UsageError(f"{error}, and there is none before it{hint}") from None
         say(f"{error}; going on from the one before, {older}")
-        return older
-    return path
+    read_checkpoint(older, whole=True)
+    return older
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, whole: bool = False) -> dict[str, Any]:
     """Load a checkpoint without running any code that it may hold.
+
+    Args:
+        path: the file.
+        whole: read all of it and compare its checksums, which torch does not do.
 
     Raises:
         UsageError: the file is damaged or no checkpoint of this project.
     """
-    import torch
-
     if not Path(path).is_file():
         raise UsageError(f"no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = _load(path, whole)
+    except pickle.UnpicklingError:
+        raise UsageError(f"{path}: cannot be loaded as a checkpoint (more than tensors and settings)") from None
     except Exception as error:  # torch raises what it likes on damaged files
         reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0][:120] or type(error).__name__
         raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
-    missing = {"hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "state_dict"} - set(checkpoint)
+    keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
+    missing = {"hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "state_dict"} - keys
     if missing:
         raise UsageError(f"{path}: not a checkpoint of this project, it lacks {', '.join(sorted(missing))}")
     return checkpoint
+
+
+def _load(path: str | Path, whole: bool) -> Any:
+    import torch
+
+    if not zipfile.is_zipfile(path):
+        raise ValueError("cut off, or something else")
+    if whole:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} in it is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, str | None]]) -> dict[str, Any]:

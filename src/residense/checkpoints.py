@@ -24,4 +24,5 @@ class AtomicIO(TorchCheckpointIO):
         try:
             write_atomically(path, buffer.getbuffer(), previous(path) if path.stem == "last" else None)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}: nothing was overwritten", str(path)) from error
+            resume = f"once that is mended, go on with --run_dir {path.parent.parent} --ckpt_path last"
+            raise OSError(error.errno, f"{error.strerror}; {resume}", str(path)) from error

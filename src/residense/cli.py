@@ -16,6 +16,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 import residense.data.tagging
@@ -145,7 +147,7 @@ class CLI(LightningCLI):
                     f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
                     "leave that out, or begin a new run with --init_from"
                 )
-        elif options.run_dir and (Path(options.run_dir) / "checkpoints").exists() and "LOCAL_RANK" not in os.environ:
+        elif options.run_dir and _holds_a_run(Path(options.run_dir)) and "LOCAL_RANK" not in os.environ:
             raise UsageError(f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another")
 
     def after_instantiate_classes(self) -> None:
@@ -172,6 +174,8 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         options = self.config_init[str(self.subcommand)]
+        if isinstance(options.trainer.strategy, ModelParallelStrategy):
+            self._check_sharding(options)
         callbacks: list[L.Callback] = []
         if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
             callbacks.append(Bar(leave=False) if is_terminal() else Lines())
@@ -185,8 +189,8 @@ class CLI(LightningCLI):
         if config.get("logger") in (None, True):
             run_dir = self.run_dir if self.subcommand == "fit" else None
             ckpt = options.get("ckpt_path")
-            step = read_checkpoint(ckpt)["global_step"] if ckpt else 0
-            config["logger"] = loggers(options.logger, run_dir, options.project, step) if run_dir else False
+            rows = read_checkpoint(ckpt).get("rows", 0) if ckpt else 0
+            config["logger"] = loggers(options.logger, run_dir, options.project, rows) if run_dir else False
         config["plugins"] = [*(config.get("plugins") or []), AtomicIO()]
         if SLURMEnvironment.detect():
             config |= slurm.layout(config["num_nodes"], config["devices"])
@@ -195,6 +199,22 @@ class CLI(LightningCLI):
             return self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(f"trainer: {str(error).splitlines()[0]}") from error
+
+    def _check_sharding(self, options: Any) -> None:
+        """Refuse what sharded weights cannot do, before anything is written."""
+        if options.trainer.strategy._save_distributed_checkpoint:
+            raise UsageError("a checkpoint is one file: --trainer.strategy.save_distributed_checkpoint false")
+        if self.subcommand != "fit":
+            return
+        if options.ema.decay:
+            raise UsageError("sharded weights have no average: leave --ema.decay out, or use --trainer.strategy ddp")
+        for state in read_checkpoint(options.ckpt_path)["optimizer_states"] if options.get("ckpt_path") else ():
+            numbers = [number for group in state["param_groups"] for number in group["params"]]
+            if numbers == sorted(numbers):  # numbered by groups; sharded runs number in the order of the model
+                raise UsageError(
+                    f"{options.ckpt_path} is of a run without sharding: go on with its own --trainer.strategy, or "
+                    "begin a new run with --init_from"
+                )
 
     def _own_callbacks(self, options: Any) -> list[L.Callback]:
         averaged = [options.ema] if options.ema.decay else []
@@ -240,6 +260,7 @@ class CLI(LightningCLI):
         best = saved if isinstance(saved, ModelCheckpoint) and saved.best_model_path else None
         if best and self.config_init["fit"].test_after_fit:
             evaluate = self.trainer.test if "test" in self.datamodule.splits else self.trainer.validate
+            self.trainer.strategy.optimizers = []  # sharding would look for their state, which a checkpoint may lack
             evaluate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
         self._finish(best)
 
@@ -247,8 +268,8 @@ class CLI(LightningCLI):
     def _finish(self, best: ModelCheckpoint | None) -> None:
         """Close W&B, and say what came of it all and what can be typed next."""
         for logger in self.trainer.loggers:
-            if hasattr(logger.experiment, "finish"):  # type: ignore[attr-defined]
-                logger.experiment.finish()  # type: ignore[attr-defined]
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()
         assert self.run_dir is not None
         release(self.run_dir)
         print(f"run directory: {self.run_dir}")
@@ -256,6 +277,11 @@ class CLI(LightningCLI):
             path = os.path.relpath(best.best_model_path)
             print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}")
             print(f'next: python main.py predict --ckpt_path {path} --data.text "..."')
+
+
+def _holds_a_run(path: Path) -> bool:
+    """Whether anything was saved there: a run that ended before that is begun again."""
+    return any((path / "checkpoints").glob("*.ckpt"))
 
 
 def _plain(config: dict[str, Any]) -> Any:

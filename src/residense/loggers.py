@@ -1,86 +1,178 @@
 """What is logged, and that a resumed run goes on with it: metrics.csv, and one run of W&B.
 
-Lightning's CSV logger deletes its file when it finds a directory in use; its W&B logger begins a new run.
+Lightning's CSV logger deletes its file when it finds a directory in use; its W&B logger begins a new run. W&B writes a
+second or more after it was given something, so a killed run has lost there what metrics.csv still holds.
 """
 
 import csv
+import io
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from residense.data.cache import write_atomically
 from residense.run import has_wandb_login
+from residense.wandb_segments import rows, segments
+
+WAITING = 100  # rows that are kept back until they are written together
 
 
-class History(CSVLogger):
-    """CSVLogger for `run_dir/metrics.csv`.
+class History(Logger):
+    """`run_dir/metrics.csv`: a row for each call, a column for each metric.
 
     Args:
         run_dir: directory of the run.
-        resumed_at: optimiser steps done when the run resumes; what was logged later will be logged again and is cut.
+        resumed_at: rows there were when the checkpoint was written that a run goes on with; later ones are cut.
+
+    Attributes:
+        num_rows: rows that were logged, and kept of those before.
     """
 
     def __init__(self, run_dir: Path, resumed_at: int = 0):
-        super().__init__(save_dir=run_dir, name="", version="")
-        self.path, self.resumed_at = run_dir / "metrics.csv", resumed_at
+        super().__init__()
+        self.path, self.num_rows = run_dir / "metrics.csv", len(kept_rows(run_dir, resumed_at))
+        self._columns: list[str] | None = None  # of the file; null while it is that of the run before
+        self._waiting: list[dict[str, str]] = []
 
     @property
-    def experiment(self) -> ExperimentWriter:
-        """The writer; the first call takes over the rows that are there."""
-        if self._experiment is not None:
-            return super().experiment
-        rows = self._rows()
-        writer = super().experiment
-        if rows and isinstance(writer, ExperimentWriter):  # other processes get a writer that does nothing
-            writer.metrics_keys = list(rows[0])
-            lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
-            write_atomically(self.path, "".join(f"{line}\n" for line in lines).encode())
-        return writer
+    def name(self) -> str:
+        return ""
 
-    def _rows(self) -> list[dict[str, str]]:
-        if not self.resumed_at or not self.path.is_file():
-            return []
-        with self.path.open(newline="") as stream:
-            return [row for row in csv.DictReader(stream) if int(row["step"]) < self.resumed_at]
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """They are in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a row."""
+        self._waiting.append({name: str(value) for name, value in metrics.items()} | {"step": str(step)})
+        self.num_rows += 1
+        if len(self._waiting) >= WAITING:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the rows that wait: the file anew where there are new columns, else behind the others.
+
+        Raises:
+            OSError: the disk is full. A reader knows a line that was cut off by its missing end.
+        """
+        kept = kept_rows(self.path.parent, self.num_rows - len(self._waiting)) if self._columns is None else []
+        columns = sorted(set(self._columns or []).union(*kept, *self._waiting))
+        if columns != self._columns:
+            kept = kept_rows(self.path.parent, self.num_rows - len(self._waiting))
+            write_atomically(self.path, (",".join(columns) + "\n" + _lines(columns, kept + self._waiting)).encode())
+        elif self._waiting:
+            size = self.path.stat().st_size
+            try:
+                with self.path.open("a", newline="") as stream:
+                    stream.write(_lines(columns, self._waiting))
+            except OSError as error:
+                os.truncate(self.path, size)  # a part of them was written, and the next attempt would add all
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._columns, self._waiting = columns, []
+
+    def finalize(self, status: str) -> None:
+        """Write what waits."""
+        self.save()
+
+
+def _lines(columns: list[str], table: list[dict[str, str]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(table)
+    return text.getvalue()
+
+
+def kept_rows(run_dir: Path, resumed_at: int) -> list[dict[str, str]]:
+    """The first rows of metrics.csv; a last line without an end was being written and is none."""
+    path = run_dir / "metrics.csv"
+    if not resumed_at or not path.is_file():
+        return []
+    with path.open(newline="") as stream:
+        whole = (line for line in stream if line.endswith("\n"))
+        return [row for row, _ in zip(csv.DictReader(whole), range(resumed_at), strict=False)]
+
+
+class Continued(WandbLogger):
+    """WandbLogger that logs again, before anything new, what metrics.csv holds and its own files have lost.
+
+    Args:
+        run_dir: directory of the run.
+        resumed_at: rows of metrics.csv that the run goes on with.
+        options: those of WandbLogger.
+    """
+
+    def __init__(self, run_dir: Path, resumed_at: int = 0, **options: Any):
+        super().__init__(save_dir=run_dir, **options)
+        self.run_dir, self.resumed_at, self._taken_over = run_dir, resumed_at, False
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run of W&B; the first call takes over what was logged before, in the main process alone."""
+        if self._taken_over:
+            return super().experiment
+        lost = self._lost()  # before there is a new segment
+        run, self._taken_over = super().experiment, True
+        for step, values in lost.items():
+            self.log_metrics(values, step)
+        return run
+
+    def _lost(self) -> dict[int, dict[str, float]]:
+        found = (row for segment in segments(self.run_dir, str(self.version)) for row in rows(segment))
+        held = {(row.step, name) for row in found for name in row.values}
+        lost: dict[int, dict[str, float]] = {}
+        for row in kept_rows(self.run_dir, self.resumed_at):
+            step = int(row.pop("step"))
+            values = {name: float(value) for name, value in row.items() if value and (step, name) not in held}
+            lost.setdefault(step, {}).update(values)
+        return {step: values for step, values in sorted(lost.items()) if values}
 
 
 def loggers(kind: str, run_dir: Path, project: str, resumed_at: int) -> list[Logger] | Literal[False]:
-    """What `--logger wandb`, `csv` or `none` means for a run that has done `resumed_at` optimiser steps."""
+    """What `--logger wandb`, `csv` or `none` means for a run that goes on with so many rows of its history."""
     if kind == "none":
         return False
     history = History(run_dir, resumed_at)
-    return [history, _wandb(run_dir, project)] if kind == "wandb" else [history]
+    return [history, _wandb(run_dir, project, resumed_at)] if kind == "wandb" else [history]
 
 
-def _wandb(run_dir: Path, project: str) -> Logger:
+def _wandb(run_dir: Path, project: str, resumed_at: int) -> Logger:
     """W&B, offline where it could not log in; one run however often it is resumed."""
     import wandb
-    from lightning.pytorch.loggers import WandbLogger
 
     offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
     os.environ.setdefault("WANDB_SILENT", "true")
     file = run_dir / "wandb_id.txt"
     name = file.read_text().strip() if file.is_file() else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-    logger = WandbLogger(
+    return Continued(
+        run_dir,
+        resumed_at,
         name="/".join(run_dir.parts[-2:]),
-        save_dir=run_dir,
         project=project,
         offline=offline,
         id=name,
         resume="allow",
         settings=wandb.Settings(x_transaction_log_flush_interval=1.0),  # the 15 s it is are lost when a job is killed
     )
-    logger._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
-    return logger
 
 
 def remember_wandb(run_dir: Path, trainer_loggers: Iterable[Logger]) -> None:
     """Keep the id of the W&B run, for when it is resumed."""
     for logger in trainer_loggers:
-        if not isinstance(logger, CSVLogger) and logger.version is not None:
+        if isinstance(logger, WandbLogger) and logger.version is not None:
             write_atomically(run_dir / "wandb_id.txt", f"{logger.version}\n".encode())

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from residense.arguments import UsageError
-from residense.data.cache import write_atomically
+from residense.data.cache import create_atomically, write_atomically
 from residense.slurm import job
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by which the processes of one run find its directory
@@ -26,12 +26,23 @@ def run_directory(name: str, chosen: str | None) -> Path:
     """The directory of this run: the chosen one, that of the process which started this one, or a new one.
 
     A new one is `runs/<name>/<time>-<short id>`; two runs started in the same second do not meet.
+
+    Raises:
+        UsageError: nothing can be written there.
     """
     inherited = os.environ.get(VARIABLE) if "LOCAL_RANK" in os.environ else None
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     path = Path(chosen or inherited or Path("runs") / (re.sub(r"[^\w.-]+", "_", name).strip(".") or "run") / stamp)
+    _refuse_what_cannot_be_written(path)
     os.environ[VARIABLE] = str(path)
     return path
+
+
+def _refuse_what_cannot_be_written(path: Path) -> None:
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    wrong = "is no folder" if not there.is_dir() else "is read-only" if not os.access(there, os.W_OK | os.X_OK) else ""
+    if wrong:
+        raise UsageError(f"{there} {wrong}: the run cannot be kept in {path}; name another folder with --run_dir")
 
 
 def claim(path: Path) -> None:
@@ -43,24 +54,24 @@ def claim(path: Path) -> None:
         UsageError: someone else holds it.
     """
     lock, mine = path / ".lock", json.dumps({"job": job(), "host": socket.gethostname(), "pid": os.getpid()})
-    while True:
-        try:
-            with open(lock, "x") as stream:
-                stream.write(mine)
-        except FileExistsError:
-            held = lock.read_text() if lock.exists() else ""
-            if held and not _is_stale(held):
-                message = f"{path} is in use by {held}; if that is gone, remove {lock}"
-                raise UsageError(message) from None
-            _take_away(lock, held)
-        else:
-            atexit.register(release, path)
-            return
+    while not create_atomically(lock, mine.encode()):
+        held = _holder(lock)
+        if held and not _is_stale(held):
+            raise UsageError(f"{path} is in use by {held}; if that is gone, remove {lock}")
+        _take_away(lock, held)
+    atexit.register(release, path)
 
 
 def release(path: Path) -> None:
     """Let a run directory go."""
     (path / ".lock").unlink(missing_ok=True)
+
+
+def _holder(lock: Path) -> str:
+    try:
+        return lock.read_text()
+    except FileNotFoundError:  # let go a moment ago
+        return ""
 
 
 def _is_stale(held: str) -> bool:
@@ -91,10 +102,11 @@ def _take_away(lock: Path, held: str) -> None:
 
 
 def record_run(path: Path, config: str, arguments: list[str]) -> None:
-    """Write the resolved config, the command line, the state of git and the versions of all packages."""
+    """Write the resolved config, the state of git and the versions of all packages; add the command to those before."""
     write_atomically(path / "config.yaml", config.encode())
-    command = shlex.join(["python", "main.py", *arguments])
-    write_atomically(path / "command.txt", f"{command}\n".encode())
+    commands, command = path / "command.txt", shlex.join(["python", "main.py", *arguments])
+    before = commands.read_bytes() if commands.exists() else b""
+    write_atomically(commands, before + f"{command}\n".encode())
     write_atomically(path / "git.txt", git_state().encode())
     write_atomically(path / "packages.txt", packages().encode())
 

@@ -68,6 +68,17 @@ def _is_preempted(shown: str) -> bool:
     return bool(state and state[1] == "RUNNING" and preempted and preempted[1] not in ("None", "N/A", "Unknown"))
 
 
+def exceeds_grace(seconds: float) -> bool:
+    """Whether a run may need longer to save than its job has between the signal and the end; that is said."""
+    grace = float(os.environ.get("RESIDENSE_GRACE", "inf"))
+    if seconds > grace:
+        say(
+            f"from one chance to stop to the next, with a checkpoint, it took {seconds:.0f} s, but --signal gives only "
+            f"{grace:.0f} s before the time limit: submit with a longer --grace"
+        )
+    return seconds > grace
+
+
 def requeue() -> None:
     """Put this job back into the queue."""
     done = subprocess.run(["scontrol", "requeue", str(job())], capture_output=True, text=True, timeout=60)

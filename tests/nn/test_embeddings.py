@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from residense.data.batches import Batch, Encoded
+from residense.data.batches import Batch, Encoded, Sizes
 from residense.data.corpus import Corpus
 from residense.data.vocabulary import PADDING, SPECIAL, UNKNOWN, Vocabulary
 from residense.nn.embeddings import CharCNN, CharLSTM, Embeddings, LockedDropout
@@ -37,7 +37,7 @@ def vocabulary(vector_words: list[str] | None = None, vector_dim: int = 0) -> Vo
 
 
 def batch(known: Vocabulary) -> Batch:
-    return Encoded(corpus(), known).batch(np.arange(len(SENTENCES)), 1, 1.0)
+    return Encoded(corpus(), known).batch(np.arange(len(SENTENCES)), Sizes(1, 1.0, 1.0))
 
 
 def embed(embeddings: Embeddings, given: Batch) -> Tensor:

@@ -21,19 +21,31 @@ class EMA(WeightAveraging):
             raise ValueError(f"ema.decay must lie between 0 and 1; got {decay}")
         super().__init__(use_buffers=False, avg_fn=get_ema_avg_fn(decay or 0.0))
         self.decay = decay
+        self._swapped = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             pl_module.configure_model()
+            own = vars(pl_module)  # what makes the layers knows the command line and the trainer, which has no copy
+            makers = {name: own.pop(name) for name in [*own] if name.startswith("make_")}
             self._average_model = AveragedModel(pl_module, use_buffers=False, **self._kwargs)
+            own |= makers
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._averaged():
             super().on_validation_epoch_start(trainer, pl_module)
+            self._swapped = True
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._averaged():
+        if self._swapped:
             super().on_validation_epoch_end(trainer, pl_module)
+            self._swapped = False
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._swapped:  # saved within a validation, while each holds what is the other's
+            average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
+            checkpoint |= {"current_model_state": current, "state_dict": average}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is not None:

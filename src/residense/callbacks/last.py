@@ -1,11 +1,14 @@
 """`last.ckpt`: where a run can go on as if it had never stopped, at any optimiser step.
 
-Lightning restores weights, optimiser, schedule and callbacks; this adds the random number generators of each process.
-It saves where all of a step is done and logged: before the next batch is cut, or at the end of an epoch, once it has
-been validated.
+Lightning restores weights, optimiser, schedule and callbacks; this adds what each process has of its own: its random
+number generators, and what the epoch has summed up so far. It saves where all of a step is done and logged: before the
+next batch is cut, at the end of an epoch, once it has been validated, or, for a run that is asked to stop, within a
+validation, which is then done again.
 """
 
 import random
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,11 @@ import torch
 import torch.distributed
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from residense import slurm
+from residense.callbacks.sums import Sums
+from residense.loggers import History
 from residense.messages import say
 from residense.signals import Stopped, stop_signals
 
@@ -33,7 +39,14 @@ class Last(Checkpoint):
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"save_every_n_steps must be at least 1; got {every_n_steps}")
         self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
-        self._saved_at, self._generators = -1, None
+        self._saved_at = -1
+        self._looked, self._longest = 0.0, 0.0  # when for a signal, and seconds from once to the next
+        self._exceeds_grace = False
+        self._within = Sums()  # of the epoch that is being saved; none at its end
+        self._before_validation = Sums()
+        self._resumed: list[Any] = []  # what each process had of its own
+        self._sums = Sums()
+        self._row: dict[str, Any] = {}  # what Lightning logs of an epoch right after it was saved
 
     # -- when -------------------------------------------------------------------------------------------------------
 
@@ -41,10 +54,18 @@ class Last(Checkpoint):
         stop_signals.install()  # Lightning's own handlers talk to other processes in the middle of anything
         stop_signals.deferred = True
         self._saved_at = trainer.global_step
+        self._restore_sums(trainer, pl_module)
+        for logger in trainer.loggers if self._row else ():
+            logger.log_metrics(**self._row)
+        self._row = {}
+        self._watch(trainer)  # a run that resumes within an epoch does not begin it
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if stop := self._stop_signal(trainer):  # what there is has been saved at the end of the epoch before
             self._stop(trainer, stop)
+        self._watch(trainer)
+
+    def _watch(self, trainer: L.Trainer) -> None:
         loader: Any = trainer.train_dataloader  # one that does not call this is interrupted between epochs alone
         loader.before_batch = lambda: self._between_steps(trainer)
 
@@ -55,21 +76,56 @@ class Last(Checkpoint):
         stop = self._stop_signal(trainer)
         due = self.every_n_steps is not None and step - self._saved_at >= self.every_n_steps
         if (stop or due) and step > self._saved_at:
-            self._save(trainer)
+            self._save(trainer, Sums.of(trainer))
         if stop:
             self._stop(trainer, stop)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._sums.log(trainer)
+            self._before_validation = Sums.of(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        trained = trainer.fit_loop.epoch_loop.batch_progress
+        whole = trained.is_last_batch or trained.current.completed % trainer.accumulate_grad_batches == 0
+        if whole and (stop := self._stop_signal(trainer)):
+            self._mark_validation(trainer)
+            self._save(trainer, self._before_validation)
+            self._stop(trainer, stop)
+
+    def _mark_validation(self, trainer: L.Trainer) -> None:
+        """Count a batch as begun but not done, by which Lightning knows that the validation has to be done again."""
+        loop = trainer.fit_loop.epoch_loop
+        loop.val_loop.batch_progress.reset()
+        loop.val_loop.batch_progress.increment_ready()
+        loop.val_loop.batch_progress.increment_started()
+        if loop.batch_progress.is_last_batch:
+            trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        values = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+        self._row = {"metrics": values | {"epoch": trainer.current_epoch}, "step": step} if values else {}
         self._save(trainer)
+        self._row = {}
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         stop_signals.deferred = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         stop_signals.deferred = False
+        launcher: Any = trainer.strategy.launcher
+        if isinstance(exception, OSError) and trainer.is_global_zero and hasattr(launcher, "kill"):
+            launcher.kill(signal.SIGKILL)  # the others wait for the save, and would wait long
 
     def _stop_signal(self, trainer: L.Trainer) -> int:
         """The signal that came to any process; all agree on it."""
+        now = time.monotonic()
+        self._longest, self._looked = max(self._longest, now - (self._looked or now)), now
         received = torch.tensor(stop_signals.received or 0, device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
@@ -92,31 +148,46 @@ class Last(Checkpoint):
 
     # -- what -------------------------------------------------------------------------------------------------------
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def _save(self, trainer: L.Trainer, within: Sums | None = None) -> None:
+        begin, self._within = time.monotonic(), within or Sums()
         for logger in trainer.loggers:
             logger.save()  # what the checkpoint has behind it must be on the disk
         trainer.save_checkpoint(self.path)
         self._saved_at = trainer.global_step
+        self._looked = time.monotonic()
+        self._exceeds_grace = self._exceeds_grace or slurm.exceeds_grace(self._longest + self._looked - begin)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        own = generators()
+        waiting = self._resumed[trainer.global_rank]["generators"] if self._resumed else None  # for the first batch
+        own = {"generators": waiting or generators(), "sums": self._within.state()}
         gathered: list[Any] = [own]
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, own)
-        checkpoint["generators"] = gathered
+        rows = sum(logger.num_rows for logger in trainer.loggers if isinstance(logger, History))
+        checkpoint |= {"processes": gathered, "rows": rows, "next_row": self._row}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._generators = checkpoint.get("generators")
+        self._resumed, self._row = checkpoint.get("processes", []), checkpoint.get("next_row", {})
+
+    def _restore_sums(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if len(self._resumed) == trainer.world_size:
+            self._sums = Sums(**self._resumed[trainer.global_rank]["sums"])
+            self._sums.restore_metrics(pl_module)
+        elif self._resumed:
+            say(
+                f"saved by {len(self._resumed)} processes, resumed by {trainer.world_size}: dropout and what the epoch "
+                "has summed up begin anew"
+            )
+            self._resumed = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if self._generators is None:
-            return
-        if len(self._generators) == trainer.world_size:
-            restore(self._generators[trainer.global_rank])
-        else:
-            say(f"saved by {len(self._generators)} processes, resumed by {trainer.world_size}: dropout begins anew")
-        self._generators = None
+        if self._resumed:
+            restore(self._resumed[trainer.global_rank]["generators"])
+            self._resumed = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._sums.join(trainer)
 
 
 def generators() -> dict[str, Any]:

@@ -3,11 +3,11 @@
 The global batches of an epoch depend on seed and epoch alone. Each process takes its share of each, so that any number
 of processes trains on the same batches and none is dropped or repeated.
 
-Shapes: B batch, L length, U distinct spellings of the batch, C characters of the longest.
+Shapes: B batch, L length, U distinct spellings of the batch, C characters of the longest, K classes.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from residense.data.vocabulary import Vocabulary
 
 
 class Batch(TypedDict):
-    """What a tagger reads.
+    """What a task reads.
 
     Attributes:
         words: [B, L] word ids, 0 at padding.
@@ -26,11 +26,13 @@ class Batch(TypedDict):
         tags: [B, L] tag ids, 0 at padding.
         chars: [U, C] character ids of each distinct spelling, 0 at padding.
         spelling: [B, L] row of `chars` of each token.
+        target: [B, K] 1 for the classes of each text.
         index: [B] place of each sentence in the corpus.
         weight: [B] 1, or 0 for a sentence that only fills the empty share of a process.
         num_tokens: number of real tokens in the global batch.
         divisor: what its loss is divided by: `num_tokens`, or its mean over the batches of one optimiser step, so that
             each token of a step weighs the same.
+        sentence_divisor: the same in sentences.
     """
 
     words: Tensor
@@ -38,10 +40,20 @@ class Batch(TypedDict):
     tags: Tensor
     chars: Tensor
     spelling: Tensor
+    target: Tensor
     index: Tensor
     weight: Tensor
     num_tokens: int
     divisor: float
+    sentence_divisor: float
+
+
+class Sizes(NamedTuple):
+    """Of a global batch, and means over the batches of its optimiser step; see `Batch`."""
+
+    num_tokens: int
+    divisor: float
+    sentence_divisor: float
 
 
 class Encoded:
@@ -53,8 +65,10 @@ class Encoded:
         self.chars = vocabulary.char_ids(corpus.forms)
         labels = vocabulary.label_ids(corpus.labels) if corpus.labels else np.zeros(1, np.int64)
         self.tags = labels[corpus.tags]
+        self.targets = np.zeros((corpus.num_documents, len(vocabulary.classes)), np.float32)
+        self.targets[: len(corpus.targets), vocabulary.class_ids(corpus.classes)] = corpus.targets
 
-    def batch(self, index: np.ndarray, num_tokens: int, divisor: float, weight: float = 1.0) -> Batch:
+    def batch(self, index: np.ndarray, sizes: Sizes, weight: float = 1.0) -> Batch:
         """Gather the sentences at `index`."""
         lengths = self.corpus.lengths[index]
         place = np.arange(lengths.max())
@@ -68,10 +82,12 @@ class Encoded:
             "tags": torch.from_numpy(np.where(mask, self.tags[flat], 0)),
             "chars": torch.from_numpy(chars[:, : max(1, int((chars > 0).sum(1).max()))]),
             "spelling": torch.from_numpy(spelling.reshape(mask.shape)),
+            "target": torch.from_numpy(self.targets[self.corpus.document[index]]),
             "index": torch.from_numpy(index),
             "weight": torch.full((len(index),), weight),
-            "num_tokens": num_tokens,
-            "divisor": divisor,
+            "num_tokens": sizes.num_tokens,
+            "divisor": sizes.divisor,
+            "sentence_divisor": sizes.sentence_divisor,
         }
 
 
@@ -132,19 +148,21 @@ class BatchLoader:
         self._next = (self.epoch + 1, 0)
         rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
         batches = plan(self.data.corpus.lengths, self.budget, rng)
-        sizes = [int(self.data.corpus.lengths[index].sum()) for index in batches]
+        tokens = [int(self.data.corpus.lengths[index].sum()) for index in batches]
+        sentences = [len(index) for index in batches]
         for place in range(start, len(batches)):
             self.before_batch()
             self.position = place + 1
-            step = place // self.window * self.window
+            first = place // self.window * self.window
             # the trainer divides the loss by the window, also where the epoch's last step has fewer batches
-            yield self._share(batches[place], sizes[place], sum(sizes[step : step + self.window]) / self.window)
+            means = (sum(counts[first : first + self.window]) / self.window for counts in (tokens, sentences))
+            yield self._share(batches[place], Sizes(tokens[place], *means))
 
-    def _share(self, index: np.ndarray, num_tokens: int, divisor: float) -> Batch:
+    def _share(self, index: np.ndarray, sizes: Sizes) -> Batch:
         mine = index[self.rank :: self.world_size]
         if len(mine):
-            return self.data.batch(mine, num_tokens, divisor)
-        return self.data.batch(index[:1], num_tokens, divisor, 0.0)  # takes part in collectives, counts for nothing
+            return self.data.batch(mine, sizes)
+        return self.data.batch(index[:1], sizes, 0.0)  # takes part in collectives, counts for nothing
 
     def state(self) -> dict[str, int]:
         """Epoch, and how many of its batches were handed out.
@@ -157,7 +175,7 @@ class BatchLoader:
         """The epoch is over, even if a limit left some of its batches out."""
         self.position = len(self)
 
-    def resume(self, state: dict[str, int]) -> None:
+    def resume(self, state: dict[str, Any]) -> None:
         """Go on behind the batch that was handed out last."""
         epoch, position = state["epoch"], state["position"]
         self.epoch, self.position = epoch, position

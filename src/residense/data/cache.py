@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,40 @@ def write_atomically(path: Path, content: bytes | memoryview, older: Path | None
     """Write to a temporary name beside `path`, then rename: a reader sees the old file or the new, never a part.
 
     The old file is kept as `older`, if that is given.
+
+    Raises:
+        OSError: names `path`, whatever file it was that could not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _written_beside(path, content) as name:
+        if older is not None and path.exists():
+            _keep(path, older)
+        os.replace(name, path)
+    _sync(path.parent)
+
+
+def create_atomically(path: Path, content: bytes) -> bool:
+    """Make a file that has all its content as soon as it is there; false if there is one already."""
     try:
+        with _written_beside(path, content) as name:
+            try:
+                os.link(name, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a filesystem without links: for a moment the file is empty
+                with open(path, "xb") as stream:
+                    stream.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
+    """A temporary file beside `path`; what goes wrong is said of `path`."""
+    name = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
@@ -70,13 +100,12 @@ def write_atomically(path: Path, content: bytes | memoryview, older: Path | None
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
-        if older is not None and path.exists():
-            _keep(path, older)
-        os.replace(name, path)
-        _sync(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield name
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: nothing was overwritten", str(path)) from error
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
 
 
 def _keep(path: Path, older: Path) -> None:
@@ -92,10 +121,11 @@ def _keep(path: Path, older: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the names in a folder written to the disk."""
+    """Have the names in a folder written to the disk, where the filesystem can do that."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

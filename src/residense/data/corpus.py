@@ -2,11 +2,13 @@
 
 Distinct spellings are stored once (`forms`); a token is an index into them.
 
-Shapes: N tokens, S sentences.
+Shapes: N tokens, S sentences, T texts of the source, C classes.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -16,14 +18,14 @@ from residense.data.cache import Arrays, pack_strings, unpack_strings
 from residense.data.schemes import Span, convert, spans
 from residense.predictions import Text
 
-NUMBERS = ("tokens", "tags", "offsets", "document", "places")
-STRINGS = ("forms", "labels", "raw")
+NUMBERS = ("tokens", "tags", "offsets", "document", "places", "targets")
+STRINGS = ("forms", "labels", "raw", "classes")
 SENTENCE_ENDS = frozenset(".!?。！？")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentences of tokens with tags.
+    """Sentences of tokens with tags, or texts with classes, or both.
 
     Attributes:
         forms: distinct spellings.
@@ -34,6 +36,8 @@ class Corpus:
         document: [S] the sentence of the source that each sentence is (a part of).
         raw: text of each sentence of the source, where it has one; else empty.
         places: [N, 2] where each token begins and ends in that text; [0, 2] without.
+        classes: distinct classes.
+        targets: [T, C] True for the classes of each text; [0, 0] where the corpus has none.
     """
 
     forms: list[str]
@@ -44,6 +48,16 @@ class Corpus:
     document: np.ndarray
     raw: list[str]
     places: np.ndarray
+    classes: list[str]
+    targets: np.ndarray
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that a model sees."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.arrays().items()):
+            digest.update(name.encode() + array.tobytes())
+        return digest.hexdigest()[:32]
 
     @classmethod
     def build(
@@ -52,10 +66,11 @@ class Corpus:
         scheme: str,
         max_length: int,
         texts: Sequence[Text] = (),
+        classes: Sequence[Sequence[str]] = (),
     ) -> "Corpus":
         """Flatten (tokens, tags) pairs, tags converted to `scheme`, sentences over `max_length` tokens split.
 
-        With `texts` the sentences keep the text that they came from.
+        With `texts` the sentences keep the text that they came from, with `classes` its classes.
         """
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1 token; got {max_length}")
@@ -83,6 +98,7 @@ class Corpus:
             np.array(document, np.int32),
             [text.text for text in texts],
             np.array([place for text in texts for place in text.offsets], np.int32).reshape(-1, 2),
+            *_targets(classes),
         )
 
     def __len__(self) -> int:
@@ -112,6 +128,7 @@ class Corpus:
             document=renumbered.astype(np.int32),
             raw=[self.raw[i] for i in kept] if self.raw else [],
             places=self.places[places] if self.raw else self.places,
+            targets=self.targets[kept] if len(self.targets) else self.targets,
         )
 
     def document_tokens(self) -> list[list[str]]:
@@ -125,6 +142,10 @@ class Corpus:
         bounds = pairwise(self._bounds())
         parts = [[(int(start), int(end)) for start, end in self.places[a:b]] for a, b in bounds]
         return [Text(text, offsets) for text, offsets in zip(self.raw, parts, strict=True)]
+
+    def document_classes(self) -> list[list[str]]:
+        """Classes of each text of the source."""
+        return [[self.classes[i] for i in np.flatnonzero(row)] for row in self.targets]
 
     def document_tags(self) -> list[list[str]]:
         """Tags of each sentence of the source."""
@@ -145,6 +166,15 @@ class Corpus:
         fields: dict[str, Any] = {name: arrays[name] for name in NUMBERS}
         fields |= {name: unpack_strings(arrays[name]) for name in STRINGS}
         return cls(**fields)
+
+
+def _targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
+    names = sorted({name for row in classes for name in row})
+    places = {name: i for i, name in enumerate(names)}
+    targets = np.zeros((len(classes), len(names)), bool)
+    for row, given in zip(targets, classes, strict=True):
+        row[[places[name] for name in given]] = True
+    return names, targets
 
 
 def _cuts(tokens: Sequence[str], found: Sequence[Span], limit: int) -> list[int]:

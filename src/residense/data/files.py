@@ -20,41 +20,80 @@ _SPLITS = {
     "val": "validation",
     "test": "test",
 }
+ORDER = ("train", "validation", "test")
 _SUFFIXES = re.compile(r".+\.(?:(?:conll|conllu|txt|tsv|bio|jsonl)(?:\.gz)?|parquet)", re.IGNORECASE)
+_SIZED = re.compile(r"(train)[0-9]+[km]?")
 
 
-def find_splits(path: Path, pattern: str | None = None) -> dict[str, Path]:
+def find_splits(path: Path, pattern: str | None = None, suffixes: re.Pattern[str] = _SUFFIXES) -> dict[str, Path]:
     """Return the files of a corpus by split: "train", "validation", "test", as far as there are any.
 
     The split of a file is the first part of its name, parts being what "-", "_" and "." separate, that says
-    train, dev, valid, validation, val or test. A file alone, given or found, is "train".
+    train, dev, valid, validation, val or test. Where no file says train, one that says train and a size, such as
+    train10k, does. A file alone, given or found, is "train".
 
     Args:
         path: A folder with at most one file for each split, or one file.
-        pattern: Glob that the file names in the folder must match, such as "*.slots.conll"; without it, files
-            with the suffix .conll, .conllu, .txt, .tsv, .bio or .jsonl (also with .gz) or .parquet count.
+        pattern: Glob that the file names in the folder must match, such as "*.slots.conll".
+        suffixes: What the file names must match where no pattern is given; by default those with the suffix
+            .conll, .conllu, .txt, .tsv, .bio or .jsonl (also with .gz) or .parquet.
     """
     if path.is_file():
         return {"train": path}
     if not path.is_dir():
         raise CorpusError(path, None, "no such file or folder", fix="check `--data.path`")
-    present = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    files = [file for file in present if _selected(file.name, pattern)]
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        if split := _split_of(file.name):
-            found.setdefault(split, []).append(file)
+    files = select(path, pattern, suffixes)
+    found = by_split(files)
     if not found and len(files) == 1:
         return {"train": files[0]}
     if not found:
         wrong = f"no {pattern or 'train, dev or test file'} here, only {_names(path.iterdir())}"
         fix = "name the files train, dev and test, select with `--data.files`, or give `--data.path` one file"
         raise CorpusError(path, None, wrong, fix=fix)
-    ordered = {split: found[split] for split in ("train", "validation", "test") if split in found}
-    for split, candidates in ordered.items():
+    return only(path, found)
+
+
+def select(path: Path, pattern: str | None, suffixes: re.Pattern[str]) -> list[Path]:
+    """Return the files in a folder whose names match, sorted, hidden ones left out."""
+    present = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    return [file for file in present if _selected(file.name, pattern, suffixes)]
+
+
+def by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return the files whose names say their split; a name with a size counts where no other is "train"."""
+    files = list(files)
+    found = {file: _split_of(file.name, sized=False) for file in files}
+    if "train" not in found.values():
+        found = {file: _split_of(file.name, sized=True) for file in files}
+    return {split: [file for file in files if found[file] == split] for split in ORDER if split in found.values()}
+
+
+def only(path: Path, found: dict[str, list[Path]]) -> dict[str, Path]:
+    """Return the one file or folder of each split; more than one is an error."""
+    for split, candidates in found.items():
         if len(candidates) > 1:
             raise _ambiguous(path, split, candidates)
-    return {split: candidates[0] for split, candidates in ordered.items()}
+    return {split: candidates[0] for split, candidates in found.items()}
+
+
+def find_classes(path: Path) -> dict[str, list[Path]]:
+    """Return the texts of each class folder in `path`: files CLASS/*.txt, sorted, hidden ones left out.
+
+    Folders named like a split are no classes; neither is "unsup", where the IMDb corpus has texts without labels.
+    """
+    classes = {}
+    for folder in sorted(_folders(path)):
+        texts = [file for file in sorted(folder.glob("*.txt")) if file.is_file() and not file.name.startswith(".")]
+        if texts and folder.name.lower() not in _SPLITS.keys() | {"unsup"}:
+            classes[folder.name] = texts
+    return classes
+
+
+def find_class_splits(path: Path) -> dict[str, list[Path]]:
+    """Return the folders in `path` that are named like a split and hold class folders, by split."""
+    folders = [folder for folder in sorted(_folders(path)) if find_classes(folder)]
+    splits = [_SPLITS.get(folder.name.lower()) for folder in folders]
+    return {name: [folders[i] for i, split in enumerate(splits) if split == name] for name in ORDER if name in splits}
 
 
 def read_lines(path: Path, encoding: str, repair: bool) -> tuple[list[str], int]:
@@ -72,6 +111,16 @@ def read_lines(path: Path, encoding: str, repair: bool) -> tuple[list[str], int]
 
 def decode_lines(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[list[str], int]:
     """Do the same for bytes that have been read; `path` says where from."""
+    text, replaced = _decode(data, path, encoding, repair)
+    return [line.removesuffix("\r") for line in text.split("\n")], replaced
+
+
+def read_text(path: Path, encoding: str, repair: bool) -> tuple[str, int]:
+    """Return what `read_lines` does as one text, with its line ends."""
+    return _decode(_read_bytes(path), path, encoding, repair)
+
+
+def _decode(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[str, int]:
     replaced = 0
     try:
         text = data.decode(encoding)
@@ -81,12 +130,15 @@ def decode_lines(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[
         if not repair:
             line = data[: error.start].decode(encoding, "replace").count("\n") + 1
             wrong = f"byte 0x{data[error.start]:02x} is not {encoding}"
-            fix = "name the encoding with `--data.encoding`, or replace such bytes with `--data.repair true`"
-            raise CorpusError(path, line, wrong, data.split(b"\n")[line - 1], fix) from None
+            fix = "name the encoding with `--data.encoding`, such as `--data.encoding latin-1`, or replace such bytes"
+            fix += " with `--data.repair true`"
+            read = data[: error.start].rpartition(b"\n")[2] + data[error.start :].partition(b"\n")[0]
+            raise CorpusError(path, line, wrong, read, fix) from None
         text = data.decode(encoding, "replace")
         replaced = text.count("\ufffd") - data.decode(encoding, "ignore").count("\ufffd")
-    lines = text.removeprefix("\ufeff").split("\n")
-    return [line.removesuffix("\r") for line in lines], replaced
+    except UnicodeError as error:  # some codecs, such as idna, do not say where
+        raise CorpusError(path, None, f"not {encoding} ({error})", fix="correct `--data.encoding`") from None
+    return text.removeprefix("\ufeff"), replaced
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -101,12 +153,19 @@ def _read_bytes(path: Path) -> bytes:
         raise CorpusError(path, None, wrong, fix="check `--data.path`") from None
 
 
-def _selected(name: str, pattern: str | None) -> bool:
-    return bool(_SUFFIXES.fullmatch(name)) if pattern is None else fnmatch.fnmatch(name, pattern)
+def _folders(path: Path) -> Iterable[Path]:
+    return (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
-def _split_of(name: str) -> str | None:
-    return next((_SPLITS[part] for part in re.split(r"[-_.]", name.lower()) if part in _SPLITS), None)
+def _selected(name: str, pattern: str | None, suffixes: re.Pattern[str]) -> bool:
+    return bool(suffixes.fullmatch(name)) if pattern is None else fnmatch.fnmatch(name, pattern)
+
+
+def _split_of(name: str, sized: bool) -> str | None:
+    parts = re.split(r"[-_.]", name.lower())
+    if sized:
+        parts = [_SIZED.sub(r"\1", part) if _SIZED.fullmatch(part) else part for part in parts]
+    return next((_SPLITS[part] for part in parts if part in _SPLITS), None)
 
 
 def _ambiguous(path: Path, split: str, candidates: list[Path]) -> CorpusError:

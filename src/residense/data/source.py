@@ -22,11 +22,21 @@ HUB = "hf:"
 
 
 class Loaded(NamedTuple):
-    """Splits of a corpus, the scheme that their tags are converted to, and a line for each thing inferred."""
+    """Splits of a corpus, a line for each thing inferred, and how it was read.
+
+    Attributes:
+        splits: by name.
+        notes: what was inferred.
+        scheme: tag scheme that the tags are converted to.
+        unit: what a token of a text to classify is.
+        subwords: state of its tokenizer, if it has one.
+    """
 
     splits: dict[str, Corpus]
-    scheme: str
     notes: list[str]
+    scheme: str = "none"
+    unit: str = "word"
+    subwords: str = ""
 
 
 @dataclass
@@ -44,7 +54,7 @@ class Source:
     def load(self, scheme: str, max_length: int) -> Loaded:
         """All splits, tags in `scheme` unless they are plain labels; from the cache if they are there."""
         if self.path is not None and self.path.startswith(HUB):  # `datasets` has a cache of its own
-            return _unpack(self._read(scheme, max_length))
+            return unpack(self._read(scheme, max_length))
         options = [self.token_column, self.tag_column, self.encoding, self.repair, scheme, max_length]
         if self.path is None:
             files = {}
@@ -52,7 +62,7 @@ class Source:
         else:
             files = find_splits(Path(self.path), self.files)
         key = fingerprint(files.values(), [[(name, path.name) for name, path in files.items()], options])
-        return _unpack(cached(key, lambda: self._read(scheme, max_length)))
+        return unpack(cached(key, lambda: self._read(scheme, max_length)))
 
     def _read(self, scheme: str, max_length: int) -> Arrays:
         if self.path is None:
@@ -66,11 +76,8 @@ class Source:
         found = detect(tags for pairs in splits.values() for _, tags in pairs)
         scheme = "none" if found == "none" else scheme
         notes.append("tags are plain labels" if found == "none" else f"tags are {found}, trained as {scheme}")
-        arrays: Arrays = {"notes": pack_strings(notes), "scheme": pack_strings([scheme])}
-        for name, pairs in splits.items():
-            corpus = Corpus.build(pairs, scheme, max_length, texts.get(name, ()))
-            arrays |= {f"{name}/{key}": value for key, value in corpus.arrays().items()}
-        return arrays
+        built = {name: Corpus.build(pairs, scheme, max_length, texts.get(name, ())) for name, pairs in splits.items()}
+        return pack(built, notes, scheme)
 
     def _readings(self, path: str) -> dict[str, Reading]:
         if path.startswith(HUB):
@@ -115,26 +122,63 @@ def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> L
         return loaded
     wanted = {"validation": shares[1]} | ({"test": shares[2]} if len(splits) == 1 else {})
     corpus = splits["train"]
-    order = np.random.default_rng(seed).permutation(corpus.num_documents)
-    made, start = {}, 0
+    place = _places(corpus, seed)
+    made, start, taken = {}, 0.0, np.zeros(corpus.num_documents, bool)
     for name, share in wanted.items():
-        end = start + max(1, round(share * corpus.num_documents))
-        made[name] = corpus.select(order[start:end])
-        start = end
-    if start >= corpus.num_documents:
+        chosen = (place >= start) & (place < start + share)
+        chosen[np.argmin(np.where(taken, np.inf, place))] |= not chosen.any()
+        made[name], taken, start = corpus.select(np.flatnonzero(chosen)), taken | chosen, start + share
+    if taken.all():
         raise ValueError(f"{corpus.num_documents} sentences are too few to split; add files or sentences")
     note = f"{' and '.join(made)} split off train by seed {seed}"
     rest = {name: corpus for name, corpus in splits.items() if name != "train"}
-    return Loaded({"train": corpus.select(order[start:]), **made, **rest}, loaded.scheme, [*loaded.notes, note])
+    train = corpus.select(np.flatnonzero(~taken))
+    return loaded._replace(splits={"train": train, **made, **rest}, notes=[*loaded.notes, note])
 
 
-def _unpack(arrays: Arrays) -> Loaded:
+def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
+    """One of several splits of all texts: a fold to test on, the next one to validate on, the others to train on."""
+    corpus = loaded.splits["train"]
+    if len(loaded.splits) > 1:
+        raise ValueError(f"data.folds: the corpus comes in splits of its own: {', '.join(loaded.splits)}")
+    place = np.floor(_places(corpus, seed) * folds).astype(int)
+    test, validation = place == number, place == (number + 1) % folds
+    chosen = {"train": ~test & ~validation, "validation": validation, "test": test}
+    if not all(mask.any() for mask in chosen.values()):
+        raise ValueError(f"data.folds: {corpus.num_documents} texts are too few for {folds} folds")
+    splits = {name: corpus.select(np.flatnonzero(mask)) for name, mask in chosen.items()}
+    return loaded._replace(splits=splits, notes=[*loaded.notes, f"fold {number} of {folds}, drawn by seed {seed}"])
+
+
+def _places(corpus: Corpus, seed: int) -> np.ndarray:
+    """A number in [0, 1) for each text, such that an interval takes the same share of each class."""
+    _, kind = np.unique(corpus.targets, axis=0, return_inverse=True)
+    kind = kind.reshape(-1) if len(corpus.targets) else np.zeros(corpus.num_documents, int)
+    order = np.random.default_rng(seed).permutation(corpus.num_documents)
+    order = order[np.argsort(kind[order], kind="stable")]
+    sizes = np.bincount(kind)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    places = np.empty(len(order))
+    places[order] = (rank + 0.5) / np.repeat(sizes, sizes)
+    return places
+
+
+def pack(splits: dict[str, Corpus], notes: list[str], *read: str) -> Arrays:
+    """A `Loaded` as arrays; `read` are its last fields, as far as they are not the usual ones."""
+    arrays: Arrays = {"notes": pack_strings(notes), "read": pack_strings(read)}
+    for name, corpus in splits.items():
+        arrays |= {f"{name}/{key}": value for key, value in corpus.arrays().items()}
+    return arrays
+
+
+def unpack(arrays: Arrays) -> Loaded:
+    """The way back."""
     names = dict.fromkeys(key.split("/")[0] for key in arrays if "/" in key)
     splits = {
         name: Corpus.from_arrays({k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")})
         for name in names
     }
-    return Loaded(splits, unpack_strings(arrays["scheme"])[0], unpack_strings(arrays["notes"]))
+    return Loaded(splits, unpack_strings(arrays["notes"]), *unpack_strings(arrays["read"]))
 
 
 def _raw(lines: list[str], unit: str) -> Iterator[Text]:

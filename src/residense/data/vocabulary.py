@@ -16,17 +16,21 @@ MAX_SPELLING = 32  # characters of a word that are read; of longer ones the midd
 
 @dataclass
 class Vocabulary:
-    """Words, characters and labels of a tagger.
+    """Words, characters, labels and classes of a task.
 
     Args:
         words: known words; ids begin at 2, after padding and unknown.
         chars: known characters, likewise.
         labels: tags, in the order of their ids.
         scheme: tag scheme of the labels, or none.
-        unit: what a token is: `word`, or `char` for a corpus of single characters.
+        unit: what a token is: `word`, `char`, or `subword`.
         vector_dim: width of the pretrained vectors that the first words came with, 0 without.
         num_vectors: how many words, the first ones, came with a vector.
         entities: spellings of the training entities, each with its most frequent type.
+        classes: of whole texts, in the order of their ids.
+        multi_label: whether a text has any number of classes, instead of one.
+        class_counts: how many training texts each class has.
+        subwords: state of the tokenizer where the unit is `subword`.
     """
 
     words: list[str]
@@ -37,6 +41,10 @@ class Vocabulary:
     vector_dim: int = 0
     num_vectors: int = 0
     entities: dict[str, str] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    multi_label: bool = False
+    class_counts: list[int] = field(default_factory=list)
+    subwords: str = ""
 
     @classmethod
     def build(
@@ -47,8 +55,10 @@ class Vocabulary:
         min_frequency: int,
         vector_words: Sequence[str] = (),
         vector_dim: int = 0,
+        unit: str | None = None,
+        **classes: Any,
     ) -> "Vocabulary":
-        """From the training corpus and the words of a vector file, most frequent first."""
+        """From the training corpus and the words of a vector file, most frequent first; with `classes` as they are."""
         counts = np.bincount(train.tokens, minlength=len(train.forms))
         frequency: Counter[str] = Counter()
         chars: Counter[str] = Counter()
@@ -64,16 +74,23 @@ class Vocabulary:
             chars=[c for c, _ in _ranked(chars)],
             labels=_complete(set(labels), scheme),
             scheme=scheme,
-            unit="char" if short > 0.95 * len(train.tokens) else "word",
+            unit=unit or ("char" if short > 0.95 * len(train.tokens) else "word"),
             vector_dim=vector_dim,
             num_vectors=len(vector_words),
             entities=_entity_types(train) if scheme != "none" else {},
+            **classes,
         )
 
     def with_words_of(self, known: "Vocabulary") -> "Vocabulary":
-        """Words and characters of another vocabulary, labels of this one, in the other's order if they are the same."""
-        labels = known.labels if set(known.labels) == set(self.labels) else self.labels
-        return replace(known, labels=labels, scheme=self.scheme, unit=self.unit, entities=self.entities)
+        """Words and characters of another vocabulary, all else of this one, labels in the other's order if the same."""
+        return replace(
+            self,
+            labels=known.labels if set(known.labels) == set(self.labels) else self.labels,
+            words=known.words,
+            chars=known.chars,
+            vector_dim=known.vector_dim,
+            num_vectors=known.num_vectors,
+        )
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `Vocabulary(**state)` is the way back."""
@@ -103,6 +120,21 @@ class Vocabulary:
         for row, form in zip(table, short, strict=True):
             row[: len(form)] = [ids.get(char, UNKNOWN) for char in form]
         return table
+
+    def class_ids(self, classes: Sequence[str]) -> np.ndarray:
+        """Ids of classes: int64 [len(classes)].
+
+        Raises:
+            ValueError: a class that the vocabulary does not know.
+        """
+        ids = {name: i for i, name in enumerate(self.classes)}
+        unknown = sorted(set(classes) - set(ids))
+        if unknown:
+            raise ValueError(
+                f"the corpus has classes that this model does not know: {', '.join(unknown)}; it knows "
+                f"{', '.join(self.classes)}"
+            )
+        return np.array([ids[name] for name in classes], np.int64)
 
     def label_ids(self, labels: Sequence[str]) -> np.ndarray:
         """Ids of tags: int64 [len(labels)].

@@ -10,11 +10,14 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from residense.data.vocabulary import Vocabulary
 from residense.messages import say
+from residense.nn.blocks import Block
 from residense.optim import Warmup
 
 
@@ -42,17 +45,36 @@ class Task(L.LightningModule):
         self.vocabulary: Vocabulary | None = None
         self.initial_weights: dict[str, Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as the moving average, has no factories: these hold the command line and all that it started."""
+        return {k: v for k, v in super().__getstate__().items() if not k.startswith("make_")}
+
     def build(self, vocabulary: Vocabulary) -> None:
         """Make the layers for a vocabulary."""
         raise NotImplementedError  # pragma: no cover
 
     def configure_model(self) -> None:
-        """Make the layers for the vocabulary of the data module, unless a checkpoint has made them."""
+        """Make the layers for the vocabulary of the data module, unless a checkpoint has made them; then shard them.
+
+        Only a ModelParallelStrategy has a device mesh. Both of its dimensions hold data: between nodes weights are
+        repeated, within a node they are split.
+        """
         if self.vocabulary is None and self._trainer is not None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             self.adopt(data.vocabulary)
             self.start_from(data)
             self._warm_start()
+        if self.device_mesh is not None and not isinstance(self, FSDPModule):
+            self._shard(self.device_mesh)
+
+    def _shard(self, mesh: DeviceMesh) -> None:
+        """Split all weights over the processes; each block gathers its own for as long as it computes."""
+        try:
+            for module in reversed(list(self.modules())):  # what is inside a block comes before it, the task last
+                if isinstance(module, Block | Task):
+                    fully_shard(module, mesh=mesh)
+        except ValueError as error:
+            raise ValueError(f"trainer.strategy: {error}") from error
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take a vocabulary and make the layers for it."""
@@ -84,6 +106,12 @@ class Task(L.LightningModule):
             return loss.detach()
         return self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # type: ignore[return-value]
 
+    def on_validation_start(self) -> None:
+        """Validate with the running statistics of the first process, as DDP does: a checkpoint holds these."""
+        if isinstance(self, FSDPModule):
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def on_train_epoch_end(self) -> None:
         """Tell the data module, before any checkpoint of this epoch is written."""
         self.trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
@@ -94,7 +122,7 @@ class Task(L.LightningModule):
             checkpoint["vocabulary"] = self.vocabulary.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the vocabulary out of the checkpoint."""
+        """Take the vocabulary out of the checkpoint, and see that its weights fit."""
         if self.vocabulary is None:
             self.adopt(Vocabulary(**checkpoint["vocabulary"]))
         elif self.vocabulary.state() != checkpoint["vocabulary"]:
@@ -102,15 +130,22 @@ class Task(L.LightningModule):
                 "the vocabulary of the data differs from that of the checkpoint: resume with the corpus that the run "
                 "began with, or warm-start a new run with --init_from"
             )
-        own, stored = (
-            {k: v.shape for k, v in weights.items()} for weights in (self.state_dict(), checkpoint["state_dict"])
-        )
+        weights = self.state_dict()
+        stored = checkpoint.get("state_dict", weights)  # sharded weights have been checked and taken before
+        own, stored = ({k: v.shape for k, v in w.items()} for w in (weights, stored))
         differing = sorted(k for k in {**own, **stored} if own.get(k) != stored.get(k))
         if differing:
             raise ValueError(
                 f"the checkpoint does not fit this model, as {differing[0]} shows: leave out the options that change "
                 "its layers, or warm-start a new run with --init_from"
             )
+        self._place_loader(checkpoint)
+
+    def _place_loader(self, checkpoint: dict[str, Any]) -> None:
+        """Put a loader that was made before the checkpoint was read, as sharding reads late, where it was left."""
+        loader: Any = self.trainer.train_dataloader if self._trainer is not None and self.trainer.training else None
+        if loader is not None:
+            loader.resume(checkpoint[type(self.trainer.datamodule).__qualname__])  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Weight decay for matrices only; the schedule moves at each optimiser step."""

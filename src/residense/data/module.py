@@ -1,0 +1,173 @@
+"""What all data modules share: splits, vocabulary, vectors, and batches that a run can go on in the middle of."""
+
+import os
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from residense.data.batches import BatchLoader, Encoded
+from residense.data.corpus import Corpus
+from residense.data.source import Loaded, complete
+from residense.data.vectors import Vectors, load_vectors
+from residense.data.vocabulary import Vocabulary
+from residense.messages import say
+
+NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}  # splits of each stage
+
+
+class TextDataModule(L.LightningDataModule):
+    """Base of the data modules. Their arguments are those of `ClassificationDataModule` and `TaggingDataModule`."""
+
+    def __init__(
+        self,
+        path: str | None,
+        text: list[str] | None,
+        split: tuple[float, float, float] | None,
+        split_seed: int,
+        vectors: str | None,
+        min_frequency: int,
+        batch_tokens: int,
+        eval_batch_tokens: int,
+        seed: int | None,
+    ):
+        super().__init__()
+        self.path, self.text = path, text
+        self.split, self.split_seed = split, split_seed
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.vectors, self.min_frequency = vectors, min_frequency
+        self.batch_tokens, self.eval_batch_tokens = batch_tokens, eval_batch_tokens
+        self.splits: dict[str, Corpus] = {}
+        self.vocabulary: Vocabulary | None = None
+        self.known: Vocabulary | None = None  # words and characters to keep, of a model that is trained further
+        self.vector_matrix: np.ndarray | None = None
+        self._train_loader: BatchLoader | None = None
+        self._progress: dict[str, Any] = {}
+
+    # -- what each kind does in its own way -------------------------------------------------------------------------
+
+    def load(self) -> Loaded:
+        """All splits there are, in the units of the vocabulary, if there is one."""
+        raise NotImplementedError  # pragma: no cover
+
+    def read_texts(self, vocabulary: Vocabulary) -> Corpus:
+        """Texts to predict."""
+        raise NotImplementedError  # pragma: no cover
+
+    def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
+        """From the training split of `self.splits` and pretrained vectors."""
+        raise NotImplementedError  # pragma: no cover
+
+    def summarise(self, corpus: Corpus) -> str:
+        """What there is in a split, in a few words."""
+        raise NotImplementedError  # pragma: no cover
+
+    def check(self) -> None:
+        """Refuse options that make no sense, before any file is touched."""
+        for name in ("min_frequency", "batch_tokens", "eval_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
+        if min(self.seed, self.split_seed) < 0:
+            raise ValueError("data.seed and data.split_seed must not be negative")
+        if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
+            raise ValueError(f"data.split holds three positive shares that sum to 1, or null; got {list(self.split)}")
+        if self.text is not None and self.path is not None:
+            raise ValueError("give --data.text or --data.path, not both")
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Fill the cache, on one process of each node."""
+        self.check()
+        if self._stage() == "predict":
+            return
+        self.load()
+        if self.vectors:
+            load_vectors(self.vectors)
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs; the vocabulary is that of the model, or is built from the training split."""
+        stage = str(getattr(stage, "value", stage))  # Lightning's stage names print as something else
+        known = getattr(self._task(), "vocabulary", None)
+        self.vocabulary = known or self.vocabulary
+        if stage == "predict":
+            assert self.vocabulary is not None, "only a trained model can predict"
+            self.splits = {"predict": self.read_texts(self.vocabulary)}
+        elif not self.splits:
+            self._load_splits(stage)
+
+    def _load_splits(self, stage: str) -> None:
+        loaded = self.load()
+        if self.split is not None:
+            loaded = complete(loaded, self.split, self.split_seed)
+        elif [*loaded.splits] == ["train"] and stage != "fit":  # one file is all there is: it is what is asked for
+            loaded = loaded._replace(splits={NEEDED[stage][0]: loaded.splits["train"]})
+        self.splits = loaded.splits
+        for name in NEEDED[stage]:
+            if name not in self.splits:
+                raise ValueError(f"{self.path}: no {name} split, only {', '.join(self.splits)}; see --data.split")
+        if self.vocabulary is None:
+            vectors = load_vectors(self.vectors) if self.vectors else Vectors([], np.zeros((0, 0), np.float32))
+            self.vector_matrix = vectors.matrix if self.vectors else None
+            built = self.build_vocabulary(loaded, vectors)
+            self.vocabulary = built if self.known is None else built.with_words_of(self.known)
+        say(*loaded.notes, *(f"{name}: {self.summarise(corpus)}" for name, corpus in self.splits.items()))
+
+    # -- batches ----------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled batches of the training split."""
+        assert self.trainer is not None
+        window = self.trainer.accumulate_grad_batches
+        self._train_loader = self._loader("train", self.batch_tokens, shuffle=True, window=window)
+        if self._progress:
+            self._train_loader.resume(self._progress)
+        return self._train_loader
+
+    def end_epoch(self) -> None:
+        """The task says so, as data modules are not told."""
+        assert self._train_loader is not None
+        self._train_loader.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which batches of which epoch were trained on, and of what."""
+        if self._train_loader is None:
+            return {}
+        return {**self._train_loader.state(), "corpus": self.splits["train"].fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind them.
+
+        Raises:
+            ValueError: the corpus is another one by now.
+        """
+        if self._stage() == "fit" and state_dict.get("corpus") not in (None, self.splits["train"].fingerprint):
+            raise ValueError(
+                f"{self.path or 'the embedded corpus'}: not the texts that this run began with: put these back, or "
+                "begin a new run with --init_from"
+            )
+        self._progress = state_dict
+
+    def val_dataloader(self) -> BatchLoader:
+        """Batches of the validation split."""
+        return self._loader("validation", self.eval_batch_tokens)
+
+    def test_dataloader(self) -> BatchLoader:
+        """Batches of the test split."""
+        return self._loader("test", self.eval_batch_tokens)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Batches of the texts to predict."""
+        return self._loader("predict", self.eval_batch_tokens)
+
+    def _loader(self, split: str, budget: int, shuffle: bool = False, window: int = 1) -> BatchLoader:
+        assert self.vocabulary is not None and self.trainer is not None
+        data = Encoded(self.splits[split], self.vocabulary)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return BatchLoader(data, budget, shuffle, self.seed, rank, world_size, window)
+
+    def _task(self) -> Any:
+        return self.trainer.lightning_module if self.trainer is not None else None
+
+    def _stage(self) -> str:
+        return self.trainer.state.fn.value if self.trainer is not None and self.trainer.state.fn else "fit"

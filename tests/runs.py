@@ -1,0 +1,63 @@
+"""Small runs whose every bit can be compared."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+
+OPTIONS = [
+    "fit",
+    "--config=dense_ner.yaml",
+    "--data.synthetic.size=300",
+    "--model.encoder.depth=2",
+    "--data.batch_tokens=256",
+    "--data.eval_batch_tokens=128",  # 5 batches to validate
+    "--trainer.max_epochs=3",
+    "--trainer.limit_train_batches=7",  # 3 optimiser steps an epoch, of 3, 3 and 1 batches
+    "--trainer.accumulate_grad_batches=3",
+    "--trainer.log_every_n_steps=1",
+    "--ema.decay=0.9",
+    "--logger=csv",
+    "--test_after_fit=false",
+]
+BLOCKS = {"lstm": "block/lstm.yaml", "conv": "block/conv.yaml", "transformer": "block/transformer.yaml"}
+
+
+def state(run: Path) -> dict[str, Any]:
+    """What a run has come to: weights, optimiser, generators, early stopping, the best score."""
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "processes", "epoch")}
+    callbacks = checkpoint["callbacks"]
+    kept["stopping"] = [callbacks[key] for key in callbacks if key.startswith("EarlyStopping")]
+    kept["best"] = [callbacks[key]["best_model_score"] for key in callbacks if key.startswith("ModelCheckpoint")]
+    return kept | {"average": checkpoint.get("current_model_state"), "step": checkpoint["global_step"]}
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    """What was logged, but for speed."""
+    with (run / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{k: v for k, v in sorted(row.items()) if k != "train/tokens_per_s"} for row in rows]
+
+
+def assert_same(found: Any, expected: Any, place: str = "") -> None:
+    """Equal to the last bit, tensors and all."""
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), place
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for key in expected:
+            assert_same(found[key], expected[key], f"{place}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), place
+        for i, pair in enumerate(zip(found, expected, strict=True)):
+            assert_same(*pair, f"{place}[{i}]")
+    else:
+        assert found == expected, place
+
+
+def assert_same_runs(run: Path, expected: Path) -> None:
+    """Ended in the same state, by the same history."""
+    assert_same(state(run), state(expected))
+    assert history(run) == history(expected)
