@@ -22,6 +22,7 @@ TOGETHER = {
     "idcnn_ner.yaml": ["--model.encoder.depth=6"],  # less is nothing to share
 }
 FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.yaml"))
+SEVERAL = ("trainer/ddp.yaml", "trainer/sharded.yaml")  # start processes: test_distributed.py, test_sharded.py
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -29,7 +30,7 @@ def test_experiment_trains(name: str, fit: Callable[..., int]) -> None:
     assert fit(f"--config={name}", *TOGETHER.get(name, [])) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in FRAGMENTS if name != "trainer/ddp.yaml"])
+@pytest.mark.parametrize("name", [name for name in FRAGMENTS if name not in SEVERAL])
 def test_fragment_trains(name: str, fit: Callable[..., int]) -> None:
     options = [f"--{PARTS[name.split('/')[0]]}={name}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     assert fit(*options, *TOGETHER.get(name, [])) == 0

@@ -63,5 +63,5 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "main.py"), "fit", *OPTIONS[:4], *options, "--ckpt_path=last", *TWO]
     done = subprocess.run([*command, "--trainer.max_epochs=2"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "saved by 1 processes, resumed by 2: dropout begins anew" in done.stderr
+    assert "saved by 1 processes, resumed by 2: dropout and what the epoch has summed up begin anew" in done.stderr
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,24 @@ def test_a_crash_goes_on_from_the_last_step_that_was_saved(
         with pytest.raises(Crash):
             main([*OPTIONS, f"--run_dir={run}", "--save_every_n_steps=1"])
     assert state(run)["step"] == 4
+    assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
+    assert_same_runs(run, whole)
+
+
+def test_double_precision_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*OPTIONS, "--trainer.precision=64-true"]
+    assert main([*options, f"--run_dir={tmp_path / 'whole'}"]) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, 8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            main([*options, f"--run_dir={tmp_path / 'run'}"])
+    stop_signals.received = None
+    assert main([*options, f"--run_dir={tmp_path / 'run'}", "--ckpt_path=last"]) == 0
+    assert_same_runs(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_has_nothing_to_go_on_with(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
     assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
     assert_same_runs(run, whole)
 

@@ -147,6 +147,7 @@ def validations(run: Path) -> Tensor:
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_last_bit(tmp_path: Path) -> None:
     options = ["--model.encoder.block=block/conv.yaml", "--trainer.max_steps=20", "--model.embeddings.dropout=0.3"]
+    options += ["--trainer.max_epochs=2"]  # so the length of the run is asked for, before the checkpoint is read
     fit(tmp_path / "whole", *options)
     stop(tmp_path / "run", *options)
     fit(tmp_path / "run", *options, "--ckpt_path=last")

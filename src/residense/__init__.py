@@ -41,14 +41,24 @@ _HOME = {
     "CharCNN": "nn.embeddings",
     "CharLSTM": "nn.embeddings",
     "Embeddings": "nn.embeddings",
+    "AttentionPooling": "nn.pooling",
+    "ClassToken": "nn.pooling",
+    "LastPooling": "nn.pooling",
+    "MaxPooling": "nn.pooling",
+    "MeanPooling": "nn.pooling",
+    "Pooling": "nn.pooling",
     "CRF": "nn.heads",
     "Softmax": "nn.heads",
     "TaggingHead": "nn.heads",
+    "ClassScores": "metrics",
     "SpanF1": "metrics",
     "Warmup": "optim",
     "Task": "tasks.base",
+    "Classifier": "tasks.classification",
     "Tagger": "tasks.tagging",
     "Synthetic": "data.synthetic",
+    "SyntheticTexts": "data.synthetic_texts",
+    "ClassificationDataModule": "data.classification",
     "TaggingDataModule": "data.tagging",
     "Vocabulary": "data.vocabulary",
     "EMA": "callbacks.ema",
@@ -56,9 +66,12 @@ _HOME = {
 
 if TYPE_CHECKING:
     from residense.callbacks.ema import EMA as EMA
+    from residense.data.classification import ClassificationDataModule as ClassificationDataModule
     from residense.data.synthetic import Synthetic as Synthetic
+    from residense.data.synthetic_texts import SyntheticTexts as SyntheticTexts
     from residense.data.tagging import TaggingDataModule as TaggingDataModule
     from residense.data.vocabulary import Vocabulary as Vocabulary
+    from residense.metrics import ClassScores as ClassScores
     from residense.metrics import SpanF1 as SpanF1
     from residense.nn.blocks import GRU as GRU
     from residense.nn.blocks import LSTM as LSTM
@@ -93,9 +106,16 @@ if TYPE_CHECKING:
     from residense.nn.norms import LayerNorm as LayerNorm
     from residense.nn.norms import Norm as Norm
     from residense.nn.norms import RMSNorm as RMSNorm
+    from residense.nn.pooling import AttentionPooling as AttentionPooling
+    from residense.nn.pooling import ClassToken as ClassToken
+    from residense.nn.pooling import LastPooling as LastPooling
+    from residense.nn.pooling import MaxPooling as MaxPooling
+    from residense.nn.pooling import MeanPooling as MeanPooling
+    from residense.nn.pooling import Pooling as Pooling
     from residense.nn.transition import Transition as Transition
     from residense.optim import Warmup as Warmup
     from residense.tasks.base import Task as Task
+    from residense.tasks.classification import Classifier as Classifier
     from residense.tasks.tagging import Tagger as Tagger
 
 

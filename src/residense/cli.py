@@ -20,7 +20,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
+import residense.data.classification
 import residense.data.tagging
+import residense.tasks.classification
 import residense.tasks.tagging  # noqa: F401  (short class names are found among the classes that are imported)
 from residense import slurm
 from residense.arguments import UsageError, arrange, class_config, config_files, read_checkpoint
@@ -191,7 +193,8 @@ class CLI(LightningCLI):
             ckpt = options.get("ckpt_path")
             rows = read_checkpoint(ckpt).get("rows", 0) if ckpt else 0
             config["logger"] = loggers(options.logger, run_dir, options.project, rows) if run_dir else False
-        config["plugins"] = [*(config.get("plugins") or []), AtomicIO()]
+        plugins = config.get("plugins") or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicIO()]
         if SLURMEnvironment.detect():
             config |= slurm.layout(config["num_nodes"], config["devices"])
             config["plugins"].append(SLURMEnvironment(auto_requeue=False))  # `Last` does that

@@ -68,22 +68,27 @@ class History(Logger):
         """Write the rows that wait: the file anew where there are new columns, else behind the others.
 
         Raises:
-            OSError: the disk is full. A reader knows a line that was cut off by its missing end.
+            OSError: the disk is full.
         """
+        if not self._waiting:
+            return
         kept = kept_rows(self.path.parent, self.num_rows - len(self._waiting)) if self._columns is None else []
         columns = sorted(set(self._columns or []).union(*kept, *self._waiting))
         if columns != self._columns:
             kept = kept_rows(self.path.parent, self.num_rows - len(self._waiting))
             write_atomically(self.path, (",".join(columns) + "\n" + _lines(columns, kept + self._waiting)).encode())
-        elif self._waiting:
-            size = self.path.stat().st_size
-            try:
-                with self.path.open("a", newline="") as stream:
-                    stream.write(_lines(columns, self._waiting))
-            except OSError as error:
-                os.truncate(self.path, size)  # a part of them was written, and the next attempt would add all
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
+        else:
+            self._append(_lines(columns, self._waiting))
         self._columns, self._waiting = columns, []
+
+    def _append(self, lines: str) -> None:
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as stream:
+                stream.write(lines)
+        except OSError as error:
+            os.truncate(self.path, size)  # a part of them was written, and the next attempt would add all
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def finalize(self, status: str) -> None:
         """Write what waits."""

@@ -26,10 +26,7 @@ class EMA(WeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             pl_module.configure_model()
-            own = vars(pl_module)  # what makes the layers knows the command line and the trainer, which has no copy
-            makers = {name: own.pop(name) for name in [*own] if name.startswith("make_")}
             self._average_model = AveragedModel(pl_module, use_buffers=False, **self._kwargs)
-            own |= makers
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._averaged():

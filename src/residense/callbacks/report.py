@@ -1,10 +1,12 @@
 """The last thing a run says: scores by type, what they are held against, where everything is, what to type next."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 from rich.table import Table
@@ -47,17 +49,19 @@ class Report(L.Callback):
         results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))
         if results is None or not trainer.is_global_zero:
             return
-        print_scores(results)
+        print_scores(results, pl_module.said)  # type: ignore[arg-type]
         if self.run_dir is not None:
             content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
             write_atomically(self.run_dir / f"{STAGES[stage]}.json", content.encode())
+            if "confusion" in results:
+                write_atomically(self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 _log_tables(logger, STAGES[stage], results)
 
 
-def print_scores(results: dict[str, Any]) -> None:
-    """One table: a row for each type, one for all, one for each thing compared."""
+def print_scores(results: dict[str, Any], said: dict[str, str]) -> None:
+    """One table: a row for each type, one for all, one for each thing compared; and the scores in `said` by name."""
     table = Table()
     table.add_column()
     for name in ("precision", "recall", "F1", "count"):
@@ -65,17 +69,35 @@ def print_scores(results: dict[str, Any]) -> None:
     for kind, row in results["types"].items():
         table.add_row(kind, *_cells(row))
     table.add_section()
-    table.add_row("all (micro)", *_cells(results), style="bold")
+    if "f1" in results:
+        table.add_row("all (micro)", *_cells(results), style="bold")
     for name, row in results.get("compared", {}).items():
         table.add_row(name, *_cells(row))
     console = Console()
     console.print(table)
-    console.print(
-        f"macro F1 {results['macro_f1']:.2%}, token accuracy {results['accuracy']:.2%}, "
-        f"improper sequences {results['improper']:.2%}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    line = ", ".join(f"{name} {results[key]:.2%}" for key, name in said.items())
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+def draw_confusion(results: dict[str, Any]) -> bytes:
+    """The confusion matrix as a PNG: gold in rows, predicted in columns, shades by share of the row."""
+    from matplotlib.figure import Figure
+
+    counts = np.array(results["confusion"])
+    size = max(4.0, 1.5 + 0.35 * len(counts))
+    figure = Figure((size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts / counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(counts[0])), results["columns"], rotation=90)
+    axes.set_yticks(range(len(counts)), results["rows"])
+    axes.set(xlabel="predicted", ylabel="gold")
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            dark = count > counts[row].sum() / 2
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    image = io.BytesIO()
+    figure.savefig(image, dpi=120)
+    return image.getvalue()
 
 
 def _cells(row: dict[str, float]) -> list[str]:
@@ -86,8 +108,6 @@ def _cells(row: dict[str, float]) -> list[str]:
 def _log_tables(logger: WandbLogger, stage: str, results: dict[str, Any]) -> None:
     rows = [[kind, *row.values()] for kind, row in results["types"].items()]
     logger.log_table(f"{stage}/types", ["type", "precision", "recall", "f1", "support"], rows)
-    columns = [*results["names"], "(missed)"]
-    confusion = [
-        [name, *row] for name, row in zip([*results["names"], "(spurious)"], results["confusion"], strict=True)
-    ]
-    logger.log_table(f"{stage}/confusion", ["gold \\ predicted", *columns], confusion)
+    if "confusion" in results:
+        named = [[name, *row] for name, row in zip(results["rows"], results["confusion"], strict=True)]
+        logger.log_table(f"{stage}/confusion", ["gold \\ predicted", *results["columns"]], named)

@@ -147,6 +147,8 @@ class TextDataModule(L.LightningDataModule):
                 "begin a new run with --init_from"
             )
         self._progress = state_dict
+        if self._train_loader is not None:  # sharding makes it first
+            self._train_loader.resume(state_dict)
 
     def val_dataloader(self) -> BatchLoader:
         """Batches of the validation split."""

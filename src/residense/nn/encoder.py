@@ -61,7 +61,7 @@ class Branch(nn.Module):
     def _scale(self, kind: str, start: float, depth: int) -> nn.Parameter | float | None:
         if kind == "layer_scale":
             return nn.Parameter(torch.full((self.block.out_dim,), start))
-        return {"none": None, "depth": depth**-0.5, "rezero": nn.Parameter(torch.zeros(()))}[kind]
+        return {"none": None, "depth": depth**-0.5, "rezero": nn.Parameter(torch.zeros(1))}[kind]
 
     def forward(self, *streams: Tensor, mask: Tensor) -> Tensor:
         y = self.norm_out(self.block(*(self.norm_in(x, mask) for x in streams), mask=mask), mask)

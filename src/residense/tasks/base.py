@@ -33,6 +33,7 @@ class Task(L.LightningModule):
     """
 
     scores: ClassVar[dict[str, str]] = {"val/loss": "min"}  # what can be monitored, and which way is better
+    said: ClassVar[dict[str, str]] = {}  # scores below the table of a test, and their names
 
     def __init__(
         self,
@@ -64,6 +65,8 @@ class Task(L.LightningModule):
             self.adopt(data.vocabulary)
             self.start_from(data)
             self._warm_start()
+        if self._trainer is not None:  # before weights are loaded, which would be rounded else
+            self.trainer.precision_plugin.convert_module(self)
         if self.device_mesh is not None and not isinstance(self, FSDPModule):
             self._shard(self.device_mesh)
 
@@ -139,13 +142,6 @@ class Task(L.LightningModule):
                 f"the checkpoint does not fit this model, as {differing[0]} shows: leave out the options that change "
                 "its layers, or warm-start a new run with --init_from"
             )
-        self._place_loader(checkpoint)
-
-    def _place_loader(self, checkpoint: dict[str, Any]) -> None:
-        """Put a loader that was made before the checkpoint was read, as sharding reads late, where it was left."""
-        loader: Any = self.trainer.train_dataloader if self._trainer is not None and self.trainer.training else None
-        if loader is not None:
-            loader.resume(checkpoint[type(self.trainer.datamodule).__qualname__])  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Weight decay for matrices only; the schedule moves at each optimiser step."""

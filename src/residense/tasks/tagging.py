@@ -38,6 +38,11 @@ class Tagger(Task):
     scores: ClassVar[dict[str, str]] = Task.scores | dict.fromkeys(
         ("val/f1", "val/precision", "val/recall", "val/accuracy"), "max"
     )
+    said: ClassVar[dict[str, str]] = {
+        "macro_f1": "macro F1",
+        "accuracy": "token accuracy",
+        "improper": "improper sequences",
+    }
 
     def __init__(
         self,
@@ -111,7 +116,8 @@ class Tagger(Task):
         confusion = scores.pop("confusion")
         values = {name: value.item() for name, value in scores.items()}
         support = {"support": int(confusion[:-1].sum())}
-        tables = {"types": per_type(metric.types, confusion), "names": metric.types, "confusion": confusion.tolist()}
+        tables: dict[str, Any] = {"types": per_type(metric.types, confusion), "confusion": confusion.tolist()}
+        tables |= {"rows": [*metric.types, "(spurious)"], "columns": [*metric.types, "(missed)"]}
         self.results[stage] = values | support | tables
         metric.reset()
         return values

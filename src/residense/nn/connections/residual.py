@@ -119,7 +119,7 @@ class UNetSkips(Stream):
 
     def __init__(self, in_dim: int, dim: int, depth: int, start: float = -1.5):
         super().__init__(in_dim, dim, depth)
-        self.gates = nn.ParameterList(torch.tensor(start) for _ in range(depth // 2))
+        self.gates = nn.ParameterList(torch.full((1,), start) for _ in range(depth // 2))
 
     def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.project(x, mask), ()

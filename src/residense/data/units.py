@@ -1,0 +1,76 @@
+"""What a token of a text to classify is: a word, a character, or a subword; and which tokens of a long one are read."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from residense.data.tokenize import tokenize
+
+Unit = Literal["word", "char", "subword"]
+Truncate = Literal["head", "head+tail"]
+_CHARACTERS = re.compile(r"\s+|\S")
+
+
+class Units:
+    """Cuts texts into tokens.
+
+    Args:
+        unit: `word` (single characters in Chinese and Japanese), `char` (spaces are tokens too), or `subword`.
+        subwords: state of the tokenizer, for `subword`.
+    """
+
+    def __init__(self, unit: str, subwords: str = ""):
+        self.unit, self._tokenizer = unit, None
+        if unit == "subword":
+            from tokenizers import Tokenizer
+
+            self._tokenizer: Any = Tokenizer.from_str(subwords)
+
+    def cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
+        """The tokens of a text, and where each begins and ends."""
+        if self._tokenizer is not None:
+            found = self._tokenizer.encode(text)
+            return found.tokens, found.offsets
+        if self.unit == "char":
+            places = [match.span() for match in _CHARACTERS.finditer(text)]
+            return [" " if text[start].isspace() else text[start] for start, _ in places], places
+        places = tokenize(text, self.unit)
+        return [text[start:end] for start, end in places], places
+
+
+def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
+    """State of a tokenizer: of so many subwords, trained on the texts, or from the file of a trained one.
+
+    Subwords are merged byte pairs (Sennrich et al. 2016, arXiv 1508.07909) in lower case.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    if isinstance(source, str):
+        if not Path(source).is_file():
+            raise ValueError(
+                f"data.subwords: no file {source}; give a tokenizer.json, or a number of subwords to train"
+            )
+        try:
+            return Tokenizer.from_file(source).to_str()
+        except Exception as error:  # the library raises what it likes
+            raise ValueError(f"data.subwords: {source} is no tokenizer.json ({error})") from None
+    if source < 100:
+        raise ValueError(f"data.subwords: at least 100 subwords are needed; got {source}")
+    tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    trainer = trainers.BpeTrainer(vocab_size=source, special_tokens=["[UNK]"], show_progress=False)  # type: ignore[call-arg]
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str()
+
+
+def kept(length: int, limit: int, truncate: str) -> list[int]:
+    """Places of the tokens that are read: all, the first ones, or a quarter from the head and the rest from the tail.
+
+    The tail says more than the middle in reviews and news   (Sun et al. 2019, arXiv 1905.05583).
+    """
+    if length <= limit:
+        return list(range(length))
+    head = limit if truncate == "head" else limit // 4
+    return [*range(head), *range(length - limit + head, length)]
