@@ -55,10 +55,12 @@ _HOME = {
     "Warmup": "optim",
     "Task": "tasks.base",
     "Classifier": "tasks.classification",
+    "JointTagger": "tasks.joint",
     "Tagger": "tasks.tagging",
     "Synthetic": "data.synthetic",
     "SyntheticTexts": "data.synthetic_texts",
     "ClassificationDataModule": "data.classification",
+    "SlotsDataModule": "data.slots",
     "TaggingDataModule": "data.tagging",
     "Vocabulary": "data.vocabulary",
     "EMA": "callbacks.ema",
@@ -67,6 +69,7 @@ _HOME = {
 if TYPE_CHECKING:
     from residense.callbacks.ema import EMA as EMA
     from residense.data.classification import ClassificationDataModule as ClassificationDataModule
+    from residense.data.slots import SlotsDataModule as SlotsDataModule
     from residense.data.synthetic import Synthetic as Synthetic
     from residense.data.synthetic_texts import SyntheticTexts as SyntheticTexts
     from residense.data.tagging import TaggingDataModule as TaggingDataModule
@@ -116,6 +119,7 @@ if TYPE_CHECKING:
     from residense.optim import Warmup as Warmup
     from residense.tasks.base import Task as Task
     from residense.tasks.classification import Classifier as Classifier
+    from residense.tasks.joint import JointTagger as JointTagger
     from residense.tasks.tagging import Tagger as Tagger
 
 

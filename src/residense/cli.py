@@ -20,10 +20,10 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-import residense.data.classification
-import residense.data.tagging
+import residense.data.classification  # short class names are found among the classes that are imported
+import residense.data.slots
 import residense.tasks.classification
-import residense.tasks.tagging  # noqa: F401  (short class names are found among the classes that are imported)
+import residense.tasks.joint  # noqa: F401
 from residense import slurm
 from residense.arguments import UsageError, arrange, class_config, config_files, read_checkpoint
 from residense.callbacks.ema import EMA

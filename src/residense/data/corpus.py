@@ -98,7 +98,7 @@ class Corpus:
             np.array(document, np.int32),
             [text.text for text in texts],
             np.array([place for text in texts for place in text.offsets], np.int32).reshape(-1, 2),
-            *_targets(classes),
+            *class_targets(classes),
         )
 
     def __len__(self) -> int:
@@ -168,7 +168,8 @@ class Corpus:
         return cls(**fields)
 
 
-def _targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
+def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
+    """`classes` and `targets` of a corpus whose texts have these classes."""
     names = sorted({name for row in classes for name in row})
     places = {name: i for i, name in enumerate(names)}
     targets = np.zeros((len(classes), len(names)), bool)

@@ -129,7 +129,7 @@ class Encoder(nn.Module):
         block: what computes; a list is cycled (attention, feed-forward, attention, ...).
         connection: what wires the blocks of a stage.
         depth: blocks in all, or a list with the number of blocks of each stage.
-        dim: width of the stages.
+        dim: width of the stages, or a list with that of each.
         branch: norm, scale and drop path around each block.
         transition: what joins two stages.
         final_norm: normalise the output; needed where the last norm sits inside the branches.
@@ -146,7 +146,7 @@ class Encoder(nn.Module):
         block: list[BlockFactory] | BlockFactory = Conv,  # in this order: jsonargparse writes what fits first
         connection: ConnectionFactory = Residual,
         depth: int | list[int] = 4,
-        dim: int = 128,
+        dim: int | list[int] = 128,
         branch: BranchFactory = Branch,
         transition: TransitionFactory = Transition,
         final_norm: bool = True,
@@ -155,8 +155,9 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         depths = [depth] if isinstance(depth, int) else depth
-        if not depths or min(depths) < 1 or dim < 1:
-            raise ValueError(f"depth and dim must be at least 1; got depth {depth}, dim {dim}")
+        dims = [dim] * len(depths) if isinstance(dim, int) else dim
+        if not depths or min(*depths, *dims, 1) < 1 or len(dims) != len(depths):
+            raise ValueError(f"depth and dim must be at least 1, one of each for a stage; got depth {depth}, dim {dim}")
         kinds = block if isinstance(block, list) else [block]
         blocks = cycle([partial(kind) for kind in kinds])  # each place of the list is a factory of its own
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
@@ -167,7 +168,7 @@ class Encoder(nn.Module):
                 self.transitions.append(joint)
                 width, self.stride = joint.out_dim, self.stride * joint.stride
             here = partial(_place, branch, done, sum(depths))
-            stage = Stage(width, dim, list(islice(blocks, num_blocks)), connection, here, share, recompute)
+            stage = Stage(width, dims[i], list(islice(blocks, num_blocks)), connection, here, share, recompute)
             self.stages.append(stage)
             width, done = stage.out_dim, done + num_blocks
         self.norm = (LayerNorm if final_norm else Norm)(width)

@@ -50,6 +50,8 @@ class Classifier(Task):
         "calibration_error": "calibration error",
     }
 
+    weights: Tensor
+
     def __init__(
         self,
         embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
@@ -117,7 +119,7 @@ class Classifier(Task):
         for name in ("accuracy", "macro_f1", "calibration_error"):
             self.log(f"val/{name}", values[name], prog_bar=name == "accuracy")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Classes]:
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
         probabilities, real = self.probabilities(self(batch)), batch["weight"] > 0
         self.test_metric.update(probabilities[real], batch["target"][real])
         return _texts(batch, probabilities)

@@ -44,6 +44,8 @@ class Tagger(Task):
         "improper": "improper sequences",
     }
 
+    logged: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy", "improper")
+
     def __init__(
         self,
         embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
@@ -89,29 +91,37 @@ class Tagger(Task):
         self.log("train/loss", self.over_processes(loss), prog_bar=True)
         return loss
 
+    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Tags as the head decodes them, which are counted in the metrics of a stage."""
+        decoded = self.head.decode(h, mask)
+        self._metric(stage).update(decoded[0], batch["tags"], mask & (batch["weight"] > 0)[:, None])
+        return decoded
+
+    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]) -> list[Any]:
+        """What is predicted for each sentence of a batch."""
+        return _sentences(batch, decoded)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         h, mask = self(batch)
         tokens = batch["num_tokens"]
         self.log("val/loss", self._loss(h, mask, batch), batch_size=tokens, on_epoch=True, sync_dist=True)
-        real = mask & (batch["weight"] > 0)[:, None]
-        self.val_metric.update(self.head.decode(h, mask)[0], batch["tags"], real)
+        self.evaluate("val", h, mask, batch)
 
     def on_validation_epoch_end(self) -> None:
-        values = self._finish("val", self.val_metric)
-        for name in ("f1", "precision", "recall", "accuracy", "improper"):
+        values = self.finish("val")
+        for name in self.logged:
             self.log(f"val/{name}", values[name], prog_bar=name == "f1")
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
         h, mask = self(batch)
-        decoded = self.head.decode(h, mask)
-        self.test_metric.update(decoded[0], batch["tags"], mask & (batch["weight"] > 0)[:, None])
-        return _sentences(batch, decoded)
+        return self.output(batch, h, mask, self.evaluate("test", h, mask, batch))
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{key}": value for key, value in self._finish("test", self.test_metric).items()})
+        self.log_dict({f"test/{key}": value for key, value in self.finish("test").items()})
 
-    def _finish(self, stage: str, metric: SpanF1) -> dict[str, float]:
+    def finish(self, stage: str) -> dict[str, float]:
         """Keep the scores and tables of a stage in `results`, and begin anew."""
+        metric = self._metric(stage)
         scores = metric.compute()
         confusion = scores.pop("confusion")
         values = {name: value.item() for name, value in scores.items()}
@@ -122,9 +132,12 @@ class Tagger(Task):
         metric.reset()
         return values
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Tags]:
+    def _metric(self, stage: str) -> SpanF1:
+        return self.val_metric if stage == "val" else self.test_metric
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Any]:
         h, mask = self(batch)
-        return _sentences(batch, self.head.decode(h, mask))
+        return self.output(batch, h, mask, self.head.decode(h, mask))
 
     def records(self, predicted: list[Tags], data: TaggingDataModule, stage: str) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""

@@ -1,0 +1,126 @@
+"""Slots and intents together: one encoder, a tag for each token and a class for each sentence."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from residense.data.batches import Batch
+from residense.data.vocabulary import Vocabulary
+from residense.metrics import ClassScores, Mode
+from residense.nn.embeddings import Embeddings
+from residense.nn.encoder import Encoder
+from residense.nn.heads import CRF, TaggingHead
+from residense.nn.pooling import MaxPooling, Pooling
+from residense.optim import Warmup
+from residense.predictions import Tags
+from residense.tasks.classification import Classes, class_loss, class_record
+from residense.tasks.tagging import Tagger
+
+
+class Both(NamedTuple):
+    """What is predicted for one sentence."""
+
+    tags: Tags
+    classes: Classes
+
+
+class JointTagger(Tagger):
+    """A tagger whose encoded tokens are also pooled to find the class of the sentence   (Liu & Lane 2016, 1609.01454).
+
+    Args:
+        embeddings: tokens to vectors.
+        encoder: blocks wired by connections.
+        head: encoded tokens to tags.
+        pooling: encoded tokens to one vector.
+        dropout: probability that a feature of that vector is set to zero.
+        class_share: share of the classes in the loss, each part being a mean.
+        metric: how malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
+        optimizer: called with the parameter groups.
+        schedule: called with the optimizer and the number of optimiser steps of the whole run.
+    """
+
+    scores: ClassVar[dict[str, str]] = Tagger.scores | {"val/class_accuracy": "max"}
+    logged: ClassVar[tuple[str, ...]] = (*Tagger.logged, "class_accuracy")
+    said: ClassVar[dict[str, str]] = Tagger.said | {"class_accuracy": "class accuracy"}
+
+    def __init__(
+        self,
+        embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
+        encoder: Callable[[int], Encoder] = Encoder,
+        head: Callable[[int, Sequence[str], str], TaggingHead] = CRF,
+        pooling: Callable[[int, int], Pooling] = MaxPooling,
+        dropout: float = 0.3,
+        class_share: float = 0.5,
+        metric: Mode = "conll",
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
+    ):
+        super().__init__(embeddings, encoder, head, metric, optimizer, schedule)
+        if not 0 < class_share < 1:
+            raise ValueError(f"class_share must lie between 0 and 1; got {class_share}")
+        self.make_pooling, self.dropout, self.class_share = pooling, nn.Dropout(dropout), class_share
+
+    def build(self, vocabulary: Vocabulary) -> None:
+        if not vocabulary.classes:
+            raise ValueError("the corpus has no classes: use data SlotsDataModule, or model Tagger")
+        super().build(vocabulary)
+        self.pooling = self.make_pooling(int(self.encoder.out_dim), int(self.embeddings.out_dim))
+        count, self.multi_label = len(vocabulary.classes), vocabulary.multi_label
+        self.class_head = nn.Linear(int(self.pooling.out_dim), count)
+        self.val_classes, self.test_classes = (ClassScores(count, self.multi_label) for _ in range(2))
+
+    def class_scores(self, h: Tensor, mask: Tensor) -> Tensor:
+        """Scores of the classes: [B, K]."""
+        return self.class_head(self.dropout(self.pooling(h, mask)))
+
+    def probabilities(self, h: Tensor, mask: Tensor) -> Tensor:
+        """Of each class: [B, K]."""
+        scores = self.class_scores(h, mask).float()
+        return scores.sigmoid() if self.multi_label else scores.softmax(-1)
+
+    def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
+        share = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
+        scores, target = self.class_scores(h, mask), batch["target"]
+        classes = share * class_loss(scores, target, target.new_ones(target.shape[1]), 0.0, self.multi_label)
+        return (1 - self.class_share) * super()._loss(h, mask, batch) + self.class_share * classes
+
+    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        real = batch["weight"] > 0
+        self._class_metric(stage).update(self.probabilities(h, mask)[real], batch["target"][real])
+        return super().evaluate(stage, h, mask, batch)
+
+    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]) -> list[Any]:
+        probabilities = dict(zip(batch["index"].tolist(), self.probabilities(h, mask).tolist(), strict=True))
+        sentences = super().output(batch, h, mask, decoded)
+        return [Both(tags, Classes(tags.place, probabilities[tags.place])) for tags in sentences]
+
+    def finish(self, stage: str) -> dict[str, float]:
+        assert self.vocabulary is not None
+        metric = self._class_metric(stage)
+        values, tables = metric.scores(self.vocabulary.classes)
+        metric.reset()
+        named = {f"class_{name}": value for name, value in values.items()}
+        both = super().finish(stage) | named
+        self.results[stage] |= named | {"classes": tables["types"]}
+        return both
+
+    def _class_metric(self, stage: str) -> ClassScores:
+        return self.val_classes if stage == "val" else self.test_classes
+
+    def compare(self, predicted: list[Any], data: Any) -> dict[str, dict[str, float]]:
+        return super().compare([both.tags for both in predicted], data)
+
+    def records(self, predicted: list[Any], data: Any, stage: str) -> Iterator[dict[str, Any]]:
+        assert self.vocabulary is not None
+        corpus, names = data.splits[stage], self.vocabulary.classes
+        classes = {int(corpus.document[both.classes.place]): both.classes.probabilities for both in predicted}
+        gold = corpus.document_classes() if stage == "test" else None
+        tagged = super().records([both.tags for both in predicted], data, stage)
+        for place, record in zip(sorted(classes), tagged, strict=True):
+            right = {} if gold is None else {"gold_label": gold[place] if self.multi_label else gold[place][0]}
+            yield record | class_record(classes[place], names, self.multi_label) | right

@@ -1,0 +1,115 @@
+"""Classification and joint tagging from the command line: train, test, predict."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from residense.cli import main
+
+SMALL = [
+    "--logger=none",
+    "--model.encoder.depth=1",
+    "--model.encoder.dim=32",
+    "--trainer.max_epochs=4",
+    "--data.batch_tokens=256",
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts whose class is the first of the two animals that they name."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, places in (("train", range(0, 600)), ("dev", range(600, 700)), ("test", range(700, 800))):
+        rows = []
+        for i in places:
+            first, second = (("cat", "dog"), ("dog", "cat"))[i % 3 > 0]
+            rows.append(f"the {first} number {i} saw a {second} again\t{first}")
+        (folder / f"{split}.tsv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    options = [f"--data.path={corpus}", f"--run_dir={run}", "--model.optimizer.lr=0.01"]
+    assert main(["fit", "--config=dense_cls.yaml", *SMALL, *options]) == 0
+    return run
+
+
+def test_order_is_learned_and_reported(trained: Path) -> None:
+    results = json.loads((trained / "test.json").read_text())
+    assert results["accuracy"] == 1.0 and results["types"]["cat"]["support"] == 33
+    assert (trained / "test_confusion.png").read_bytes().startswith(b"\x89PNG")
+    records = [json.loads(line) for line in (trained / "predictions.jsonl").read_text().splitlines()]
+    assert len(records) == 100
+    assert records[0].keys() == {"text", "label", "probability", "probabilities", "gold"}
+    assert all(record["label"] == record["gold"] == record["text"].split()[1] for record in records)
+
+
+def test_predictions_do_not_depend_on_the_batch(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    found = []
+    for tokens in (8, 5000):
+        output = tmp_path / f"{tokens}.jsonl"
+        options = [f"--ckpt_path={trained}/checkpoints/best.ckpt", f"--data.eval_batch_tokens={tokens}"]
+        assert main(["predict", *options, f"--data.path={corpus}/test.tsv", f"--output={output}"]) == 0
+        found.append([json.loads(line) for line in output.read_text().splitlines()])
+    assert [r["text"] for r in found[0]] == [r["text"] for r in found[1]] and len(found[0]) == 100
+    for one, other in zip(*found, strict=True):
+        assert one["label"] == other["label"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=2e-4)
+
+
+def test_a_text_is_classified(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    checkpoint = f"--ckpt_path={trained}/checkpoints/best.ckpt"
+    assert main(["predict", checkpoint, "--data.text=the dog number 7 saw a cat again"]) == 0
+    assert json.loads(capfd.readouterr().out)["label"] == "dog"
+
+
+@pytest.mark.parametrize(
+    "option", ["MeanPooling", "LastPooling", "AttentionPooling", "ClassToken", "--model.class_weights=balanced"]
+)
+def test_poolings_and_weights(option: str, corpus: Path, tmp_path: Path) -> None:
+    option = option if option.startswith("--") else f"--model.pooling={option}"
+    few = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=1", f"--run_dir={tmp_path}/run"]
+    assert main(["fit", "--config=dense_cls.yaml", *SMALL, f"--data.path={corpus}", option, *few]) == 0
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    words = ["red", "big", "old"]
+    rows = []
+    for i in range(400):
+        here = [word for k, word in enumerate(words) if i >> k & 1]
+        rows.append(f"a {' '.join(here)} thing {i}\t{'|'.join(here)}")
+    (tmp_path / "all.tsv").write_text("\n".join(rows))
+    data = [
+        f"--data.path={tmp_path}/all.tsv",
+        "--data.label_separator=|",
+        "--data.text_column=0",
+        "--data.label_column=1",
+    ]
+    run = tmp_path / "run"
+    fit = ["fit", "--config=dense_cls.yaml", *SMALL, *data, "--model.optimizer.lr=0.01", "--trainer.max_epochs=8"]
+    assert main([*fit, f"--run_dir={run}"]) == 0
+    records = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    right = [sorted(record["labels"]) == sorted(record["gold"]) for record in records]
+    assert sum(right) > 0.9 * len(right)
+
+
+def test_slots_and_intents_together(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = [*SMALL, "--data.synthetic.size=600", "--trainer.max_epochs=2", f"--run_dir={run}"]
+    assert main(["fit", "--config=joint_slots.yaml", *options]) == 0
+    results = json.loads((run / "test.json").read_text())
+    assert results.keys() >= {"f1", "class_accuracy", "class_macro_f1", "classes", "types"}
+    records = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert len(records) == 60
+    assert records[0].keys() >= {"text", "entities", "gold", "label", "gold_label", "probabilities"}
+    agree = sum(record["label"] == record["gold_label"] for record in records) / len(records)
+    assert agree == pytest.approx(results["class_accuracy"])
+
+
+def test_a_corpus_without_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data=data/embedded_en.yaml", f"--run_dir={tmp_path}/run"]
+    assert main(["fit", "--config=dense_cls.yaml", *options]) == 2
+    assert "the corpus has no classes: use data ClassificationDataModule" in capsys.readouterr().err
