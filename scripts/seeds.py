@@ -23,7 +23,9 @@ def score(folder: Path, seed: int, options: list[str]) -> dict[str, float]:
         subprocess.run([*command, "--ckpt_path=last"], check=True)
     results = json.loads((run / "test.json").read_text())
     unseen = results.get("compared", {}).get("unseen in training", {})
-    return {"F1": 100 * results["f1"], "accuracy": 100 * results["accuracy"], "F1 unseen": 100 * unseen.get("f1", 0.0)}
+    names = {"f1": "F1", "accuracy": "accuracy", "macro_f1": "macro F1", "class_accuracy": "intents"}
+    found = {said: 100 * results[name] for name, said in names.items() if name in results}
+    return found | ({"F1 unseen": 100 * unseen["f1"]} if "f1" in unseen else {})
 
 
 def main() -> None:

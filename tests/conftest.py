@@ -53,7 +53,12 @@ def checkpoint(trained: Path) -> str:
 
 @pytest.fixture
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Train for a few batches in an empty directory; more options follow."""
+    """Train for a few batches in an empty directory, a dense tagger unless a config says otherwise."""
     monkeypatch.chdir(tmp_path)
     few = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
-    return lambda *options: main(["fit", "--config=dense_ner.yaml", *SMALL, *few, *options])
+
+    def train(*options: str) -> int:
+        usual = ["--config=dense_ner.yaml"] * (not any(option.startswith("--config=") for option in options))
+        return main(["fit", *usual, *SMALL, *few, *options])
+
+    return train

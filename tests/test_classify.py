@@ -113,3 +113,6 @@ def test_a_corpus_without_classes_is_refused(tmp_path: Path, capsys: pytest.Capt
     options = ["--data=data/embedded_en.yaml", f"--run_dir={tmp_path}/run"]
     assert main(["fit", "--config=dense_cls.yaml", *options]) == 2
     assert "the corpus has no classes: use data ClassificationDataModule" in capsys.readouterr().err
+    options = ["--data=data/embedded_texts.yaml", f"--run_dir={tmp_path}/run"]
+    assert main(["fit", "--config=dense_ner.yaml", *options]) == 2
+    assert "the corpus has no tags: use data TaggingDataModule" in capsys.readouterr().err

@@ -20,6 +20,8 @@ PARTS = {
 TOGETHER = {
     "connection/deepnorm.yaml": ["--model.encoder.block=block/conv.yaml"],  # recurrent blocks refuse it
     "idcnn_ner.yaml": ["--model.encoder.depth=6"],  # less is nothing to share
+    "vdcnn_cls.yaml": ["--model.encoder.depth=[1,1,1,1]"],  # a width for each
+    "data/embedded_texts.yaml": ["--config=dense_cls.yaml"],
 }
 FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.yaml"))
 SEVERAL = ("trainer/ddp.yaml", "trainer/sharded.yaml")  # start processes: test_distributed.py, test_sharded.py

@@ -154,7 +154,7 @@ class ClassificationDataModule(TextDataModule):
         fold: int = 0,
         vectors: str | None = None,
         min_frequency: int = 1,
-        batch_tokens: int = 1024,
+        batch_tokens: int = 512,
         eval_batch_tokens: int = 4096,
         seed: int | None = None,
     ):

@@ -62,6 +62,8 @@ class Tagger(Task):
 
     def build(self, vocabulary: Vocabulary) -> None:
         labels, scheme = vocabulary.labels, vocabulary.scheme
+        if not labels:
+            raise ValueError("the corpus has no tags: use data TaggingDataModule, or model Classifier")
         self.embeddings = self.make_embeddings(vocabulary)
         self.encoder = self.make_encoder(int(self.embeddings.out_dim))
         if self.encoder.stride > 1:
