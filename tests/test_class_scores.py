@@ -1,6 +1,9 @@
 """Scores of classes against scikit-learn and torchmetrics; losses against torch."""
 
+from typing import Any
+
 import pytest
+import sklearn.metrics
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,6 +13,7 @@ from residense.metrics import ClassScores
 from residense.tasks.classification import class_loss, class_record
 
 K = 5
+peer: Any = sklearn.metrics
 
 
 def draw(seed: int, texts: int = 200, sharpness: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -28,38 +32,35 @@ def scored(probabilities: Tensor, target: Tensor, parts: int = 4, multi_label: b
 
 @pytest.mark.parametrize("seed", range(5))
 def test_one_class_a_text(seed: int) -> None:
-    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
-
     scores, target = draw(seed)
     probabilities, answer = scores.softmax(-1), target.argmax(-1)
     metric = scored(probabilities, target)
     found = metric.compute()
     best = probabilities.argmax(-1)
-    options = {"labels": range(K), "zero_division": 0}
-    precision, recall, f1, support = precision_recall_fscore_support(answer, best, **options)
+    precision, recall, f1, support = peer.precision_recall_fscore_support(
+        answer, best, labels=range(K), zero_division=0
+    )
     for name, expected in (("precision", precision), ("recall", recall), ("f1", f1)):
         assert found[name].tolist() == pytest.approx(expected.tolist())
-    assert found["accuracy"].item() == pytest.approx(accuracy_score(answer, best))
+    assert found["accuracy"].item() == pytest.approx(peer.accuracy_score(answer, best))
     seen = sorted({*answer.tolist(), *best.tolist()})
     assert found["macro_f1"].item() == pytest.approx(float(f1[seen].mean()))
-    assert metric.confusion.tolist() == confusion_matrix(answer, best, labels=range(K)).tolist()
+    assert metric.confusion.tolist() == peer.confusion_matrix(answer, best, labels=range(K)).tolist()
     assert metric.gold.tolist() == support.tolist()
     error = multiclass_calibration_error(probabilities, answer, K, n_bins=15)
     assert found["calibration_error"].item() == pytest.approx(error.item(), abs=1e-6)
 
 
 def test_several_labels_a_text() -> None:
-    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
-
     scores, _ = draw(1)
     target = (torch.randn(200, K, generator=torch.Generator().manual_seed(2)) + scores > 1).float()
     target[:3] = 0
     found = scored(scores.sigmoid(), target, multi_label=True).compute()
     chosen = scores.sigmoid() > 0.5
-    precision, recall, f1, _ = precision_recall_fscore_support(target, chosen, zero_division=0)
+    precision, recall, f1, _ = peer.precision_recall_fscore_support(target, chosen, zero_division=0)
     for name, expected in (("precision", precision), ("recall", recall), ("f1", f1)):
         assert found[name].tolist() == pytest.approx(expected.tolist())
-    assert found["accuracy"].item() == pytest.approx(accuracy_score(target, chosen))
+    assert found["accuracy"].item() == pytest.approx(peer.accuracy_score(target, chosen))
 
 
 def test_the_parts_of_a_split_do_not_matter() -> None:

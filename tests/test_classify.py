@@ -16,6 +16,9 @@ SMALL = [
 ]
 
 
+PAIRS = [("cat", "dog"), ("dog", "cat")]
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Texts whose class is the first of the two animals that they name."""
@@ -23,7 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, places in (("train", range(0, 600)), ("dev", range(600, 700)), ("test", range(700, 800))):
         rows = []
         for i in places:
-            first, second = (("cat", "dog"), ("dog", "cat"))[i % 3 > 0]
+            first, second = PAIRS[i % 3 > 0]
             rows.append(f"the {first} number {i} saw a {second} again\t{first}")
         (folder / f"{split}.tsv").write_text("\n".join(rows))
     return folder
@@ -66,6 +69,16 @@ def test_a_text_is_classified(trained: Path, capfd: pytest.CaptureFixture[str]) 
     assert json.loads(capfd.readouterr().out)["label"] == "dog"
 
 
+def test_another_corpus_is_tested_as_it_is_found(trained: Path, tmp_path: Path) -> None:
+    rows = [f"{first},the {first} number {i} saw a {second}" for i, (first, second) in enumerate(PAIRS * 5)]
+    (tmp_path / "test.csv").write_text("label,text\n" + "\n".join(rows))
+    output = tmp_path / "found.jsonl"
+    options = [f"--ckpt_path={trained}/checkpoints/best.ckpt", f"--data.path={tmp_path}", f"--output={output}"]
+    assert main(["test", *options]) == 0
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["gold"] for record in records] == ["cat", "dog"] * 5
+
+
 @pytest.mark.parametrize(
     "option", ["MeanPooling", "LastPooling", "AttentionPooling", "ClassToken", "--model.class_weights=balanced"]
 )
@@ -89,7 +102,7 @@ def test_several_labels(tmp_path: Path) -> None:
         "--data.label_column=1",
     ]
     run = tmp_path / "run"
-    fit = ["fit", "--config=dense_cls.yaml", *SMALL, *data, "--model.optimizer.lr=0.01", "--trainer.max_epochs=8"]
+    fit = ["fit", "--config=dense_cls.yaml", *SMALL, *data, "--model.optimizer.lr=0.01", "--trainer.max_epochs=14"]
     assert main([*fit, f"--run_dir={run}"]) == 0
     records = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     right = [sorted(record["labels"]) == sorted(record["gold"]) for record in records]

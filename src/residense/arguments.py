@@ -230,8 +230,8 @@ def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, 
     own = data["init_args"].get("path")
     given = _value_of(options, "data.path")
     if subcommand == "predict" or given not in (None, own):  # another corpus, of which its own splits say nothing
-        forget += ["path", "text", "files", "token_column", "tag_column", "split"]
-    for name in ("scheme", "vectors", "min_frequency"):
+        forget += ["path", "text", "files", "token_column", "tag_column", "text_column", "label_column", "split"]
+    for name in ("scheme", "vectors", "min_frequency", "unit", "subwords"):
         if _value_of(options, f"data.{name}") is not None:
             raise UsageError(f"--data.{name} is fixed by the checkpoint: leave it out")
     data["init_args"] |= {name: None for name in forget if name in data["init_args"]}

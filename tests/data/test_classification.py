@@ -180,24 +180,21 @@ def test_slots_and_intents(name: str, train: int, num_classes: int) -> None:
 def test_files_with_other_sentences_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.slots.conll").write_text("fly\tO\nto\tO\nRome\tB-city\n\nthanks\tO\na\tO\nlot\tO\n")
     intents = tmp_path / "train.intent.tsv"
-    options = {"path": str(tmp_path)}
     intents.write_text("flight\tfly to Rome\nthanks\tthanks a million\n")
     with pytest.raises(
         ValueError, match=r"train.intent.tsv:2: not the sentence of the file with slots, 'thanks a lot'"
     ):
-        SlotsDataModule(**options).load()
+        SlotsDataModule(str(tmp_path)).load()
     intents.write_text("flight\tfly to Rome\nthanks\tthanks a lot\nflight\tfly to Rome\n")
     with pytest.raises(ValueError, match="3 intents for 2 sentences"):
-        SlotsDataModule(**options).load()
+        SlotsDataModule(str(tmp_path)).load()
 
 
 def test_a_vocabulary_keeps_its_unit_and_classes(corpus: Path) -> None:
     made = module(corpus, unit="subword", subwords=150)
     again = ClassificationDataModule(path=str(corpus))
     again.vocabulary = made.vocabulary
-    again.trainer = None
     again.setup("fit")
     assert again.splits["test"].forms == made.splits["test"].forms
     assert made.vocabulary is not None and made.vocabulary.unit == "subword"
-    assert made.read_texts(made.vocabulary) if made.text else True
     assert SimpleNamespace(**made.vocabulary.state()).class_counts == [120, 32, 8]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Final
+from typing import Final, Literal
 
 # The share of each class; the symbols of the grammar bear the same names.
 _SHARES: Final = {
@@ -39,10 +39,12 @@ class SyntheticTexts:
     """The embedded corpus: generated customer messages with what each says, deterministic by seed.
 
     Args:
+        language: Language of the texts; there are English ones.
         size: Number of texts in all, split 80/10/10 into train, validation and test.
         seed: Seed of everything drawn: labels, lines, held-out parts and noise.
     """
 
+    language: Literal["en"] = "en"
     size: int = 6000
     seed: int = 0
 
