@@ -60,6 +60,7 @@ def test_fit_leaves_one_self_contained_run_directory(fit: Callable[..., int], tm
         "packages.txt",
         "metrics.csv",
         "test.json",
+        "test_confusion.png",
         "predictions.jsonl",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
@@ -214,7 +215,7 @@ def test_evaluating_leaves_the_history_of_the_run_alone(fit: Callable[..., int],
         text = ["--data.text=x"] if subcommand == "predict" else []
         assert main([subcommand, "--ckpt_path=best", "--run_dir=here", *text]) == 0
     assert {name: Path("here", name).read_bytes() for name in before} == before
-    assert {path.name for path in Path("here").iterdir()} == {*before, "checkpoints", "val.json"}
+    assert {path.name for path in Path("here").iterdir()} == {*before, "checkpoints", "val.json", "val_confusion.png"}
 
 
 def test_the_vocabulary_of_the_checkpoint_wins_over_other_data(
@@ -324,7 +325,7 @@ MISTAKES = [
     (["--model.encoder.block=block/nope.yaml"], "there is no file block/nope.yaml"),
     (["--data.scheme=IOB3"], "data.scheme: expected one of 'IOB1', 'IOB2'"),
     (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
-    (["--config=nope.yaml"], "no config nope.yaml, neither here nor in configs/; there are: dense_cnn_ner.yaml"),
+    (["--config=nope.yaml"], "no config nope.yaml, neither here nor in configs/; there are: dense_cls.yaml, "),
     (["--model.encoder.block=Conv", "--model.encoder.block.kernel=4"], "kernel must be odd"),
     (["--data.path=nowhere"], "nowhere"),
     (["--data.vectors=nowhere.txt"], "nowhere.txt: no such vector file"),
@@ -444,7 +445,7 @@ def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFi
 
 def test_fit_without_a_config_says_which_there_are(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 2
-    assert "such as --config dense_ner.yaml; there are: dense_cnn_ner.yaml" in capfd.readouterr().err
+    assert "such as --config dense_ner.yaml; there are: dense_cls.yaml, dense_cnn_ner.yaml" in capfd.readouterr().err
 
 
 def test_main_prints_help_as_a_command(tmp_path: Path) -> None:

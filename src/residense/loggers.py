@@ -121,7 +121,7 @@ class Continued(WandbLogger):
     """
 
     def __init__(self, run_dir: Path, resumed_at: int = 0, **options: Any):
-        super().__init__(save_dir=run_dir, **options)
+        super().__init__(save_dir=run_dir.absolute(), **options)  # W&B's own process may stand elsewhere
         self.run_dir, self.resumed_at, self._taken_over = run_dir, resumed_at, False
         self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
 

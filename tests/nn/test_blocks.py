@@ -539,7 +539,7 @@ def test_scales_of_a_branch() -> None:
         layer_scale.scale.copy_(torch.arange(DIM))
     torch.testing.assert_close(layer_scale(x, mask=mask), torch.arange(DIM) * y)
     rezero: Any = make(scale="rezero")
-    assert rezero.scale.shape == ()
+    assert rezero.scale.shape == (1,)
     assert not rezero(x, mask=mask).any()
     with torch.no_grad():
         rezero.scale.fill_(0.7)

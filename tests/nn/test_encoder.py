@@ -223,7 +223,7 @@ def test_a_new_connection_may_hand_several_streams_to_a_block() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 0}, "depth and dim must be at least 1; got depth 0"),
+        ({"depth": 0}, "depth and dim must be at least 1, one of each for a stage; got depth 0"),
         ({"depth": []}, "depth and dim must be at least 1"),
         ({"dim": 0}, "dim 0"),
         ({"block": Attention, "connection": partial(Dense, growth_rate=12)}, r"divisible by 2 \* heads = 8; got 12"),

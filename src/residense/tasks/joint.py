@@ -45,7 +45,7 @@ class JointTagger(Tagger):
     """
 
     scores: ClassVar[dict[str, str]] = Tagger.scores | {"val/class_accuracy": "max"}
-    logged: ClassVar[tuple[str, ...]] = (*Tagger.logged, "class_accuracy")
+    validation_scores: ClassVar[tuple[str, ...]] = (*Tagger.validation_scores, "class_accuracy")
     said: ClassVar[dict[str, str]] = Tagger.said | {"class_accuracy": "class accuracy"}
 
     def __init__(

@@ -44,7 +44,7 @@ class Tagger(Task):
         "improper": "improper sequences",
     }
 
-    logged: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy", "improper")
+    validation_scores: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy", "improper")
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Tagger(Task):
 
     def on_validation_epoch_end(self) -> None:
         values = self.finish("val")
-        for name in self.logged:
+        for name in self.validation_scores:
             self.log(f"val/{name}", values[name], prog_bar=name == "f1")
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
