@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 import yaml
 
 import residense
@@ -88,6 +89,7 @@ def test_the_resolved_config_repeats_the_run(fit: Callable[..., int], tmp_path: 
 def test_wandb_is_offline_without_a_key_and_stays_in_the_run_directory(
     fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    wandb.teardown()  # the process that other tests have started stands in another folder
     assert fit("--run_dir=here", "--logger=wandb") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert list((tmp_path / "here" / "wandb").glob("offline-run-*/*.wandb"))
