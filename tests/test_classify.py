@@ -79,6 +79,7 @@ def test_another_corpus_is_tested_as_it_is_found(trained: Path, tmp_path: Path) 
     assert [record["gold"] for record in records] == ["cat", "dog"] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option", ["MeanPooling", "LastPooling", "AttentionPooling", "ClassToken", "--model.class_weights=balanced"]
 )
@@ -88,6 +89,7 @@ def test_poolings_and_weights(option: str, corpus: Path, tmp_path: Path) -> None
     assert main(["fit", "--config=dense_cls.yaml", *SMALL, f"--data.path={corpus}", option, *few]) == 0
 
 
+@pytest.mark.slow
 def test_several_labels(tmp_path: Path) -> None:
     words = ["red", "big", "old"]
     rows = []

@@ -141,6 +141,7 @@ def test_what_a_kill_took_is_logged_again(run: Path, step: int) -> None:
     assert_one_run(run)
 
 
+@pytest.mark.slow
 def test_what_was_logged_again_is_not_logged_once_more(run: Path) -> None:
     lose(run, 4)
     stop(1, signal.SIGTERM, [*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"])
@@ -148,6 +149,7 @@ def test_what_was_logged_again_is_not_logged_once_more(run: Path) -> None:
     assert_one_run(run)
 
 
+@pytest.mark.slow
 def test_a_run_without_wandb_can_go_on_with_it(run: Path) -> None:
     shutil.rmtree(run / "wandb")
     (run / "wandb_id.txt").unlink()

@@ -37,6 +37,7 @@ def mentions(split: str) -> Counter[str]:
     return counts
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_corpus_in_another_process() -> None:
     code = (
         "from hashlib import sha256; from residense.data.synthetic_texts import SyntheticTexts;"
@@ -114,6 +115,7 @@ def test_no_word_gives_a_class_away() -> None:
             assert all(words[twin][word] for word, count in words[label].items() if count >= 20)
 
 
+@pytest.mark.slow
 def test_a_bag_of_words_falls_short() -> None:
     features = pytest.importorskip("sklearn.feature_extraction.text")
     linear = pytest.importorskip("sklearn.linear_model")
