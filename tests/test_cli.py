@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import wandb
 import yaml
 
 import residense
@@ -86,15 +85,16 @@ def test_the_resolved_config_repeats_the_run(fit: Callable[..., int], tmp_path: 
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_wandb_is_offline_without_a_key_and_stays_in_the_run_directory(
-    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    wandb.teardown()  # the process that other tests have started stands in another folder
-    assert fit("--run_dir=here", "--logger=wandb") == 0
+def test_wandb_is_offline_without_a_key_and_stays_in_the_run_directory(tmp_path: Path) -> None:
+    few = ["--data.synthetic.size=1000", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
+    command = [sys.executable, str(Path(__file__).parents[1] / "main.py"), "fit", "--config=dense_ner.yaml", *few]
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # that of other tests
+    done = subprocess.run([*command, "--run_dir=here"], cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert list((tmp_path / "here" / "wandb").glob("offline-run-*/*.wandb"))
     assert list((tmp_path / "here" / "wandb").glob("offline-run-*/files/media/table/test/confusion*"))
-    assert "wandb sync here/wandb" in capfd.readouterr().err
+    assert "wandb sync here/wandb" in done.stderr
 
 
 def test_the_model_beats_looking_entities_up(trained: Path) -> None:
