@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import wandb
 
 from residense.cli import main
 
@@ -125,9 +126,16 @@ def test_slots_and_intents_together(tmp_path: Path) -> None:
 
 
 def test_a_corpus_without_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--data=data/embedded_en.yaml", f"--run_dir={tmp_path}/run"]
+    options = ["--data=data/embedded_en.yaml", "--data.synthetic.size=300", f"--run_dir={tmp_path}/run"]
     assert main(["fit", "--config=dense_cls.yaml", *options]) == 2
     assert "the corpus has no classes: use data ClassificationDataModule" in capsys.readouterr().err
-    options = ["--data=data/embedded_texts.yaml", f"--run_dir={tmp_path}/run"]
+    assert wandb.run is None  # the next run of this process would be logged into it
+    options = ["--data=data/embedded_texts.yaml", "--data.synthetic.size=300", f"--run_dir={tmp_path}/run"]
     assert main(["fit", "--config=dense_ner.yaml", *options]) == 2
     assert "the corpus has no tags: use data TaggingDataModule" in capsys.readouterr().err
+
+
+def test_a_pooling_with_a_token_of_its_own_does_not_tag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.pooling=ClassToken", "--data.synthetic.size=300", f"--run_dir={tmp_path}/run"]
+    assert main(["fit", "--config=joint_slots.yaml", "--logger=none", *options]) == 2
+    assert "pooling: ClassToken adds tokens to the sentence, which have no tags" in capsys.readouterr().err

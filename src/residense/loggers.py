@@ -137,6 +137,13 @@ class Continued(WandbLogger):
             self.log_metrics(values, step)
         return run
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the run of W&B where training failed: the next run of this process would be logged into it."""
+        super().finalize(status)
+        if status == "failed" and self._experiment is not None:
+            self._experiment.finish(exit_code=1)
+
     def _lost(self) -> dict[int, dict[str, float]]:
         found = (row for segment in segments(self.run_dir, str(self.version)) for row in rows(segment))
         held = {(row.step, name) for row in found for name in row.values}

@@ -22,8 +22,8 @@ class SlotsDataModule(TaggingDataModule):
 
     Args:
         path: folder with two files for each split: columns of tokens and tags, and texts with their intents, in the
-            same order; for `predict` a file, of which .txt holds one text a line. Null for the embedded corpus, whose
-            intent is whether a sentence names a person.
+            same order; for `predict` a file, of which .txt holds one text a line. Null for the embedded corpus, where
+            the intent is the type of the first entity.
         text: texts to predict, instead of a file.
         synthetic: the embedded corpus.
         files: glob of the files with slots.
@@ -99,15 +99,8 @@ class SlotsDataModule(TaggingDataModule):
         return read.labels
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
-        train = self.splits["train"]
-        classes = sorted({name for corpus in self.splits.values() for name in corpus.classes})
-        counts = dict(zip(train.classes, train.targets.sum(0).tolist(), strict=True))
-        return replace(
-            super().build_vocabulary(loaded, vectors),
-            classes=classes,
-            multi_label=self.label_separator is not None,
-            class_counts=[counts.get(name, 0) for name in classes],
-        )
+        built = super().build_vocabulary(loaded, vectors)
+        return built.with_classes(self.splits, multi_label=self.label_separator is not None)
 
     def summarise(self, corpus: Corpus) -> str:
         return f"{super().summarise(corpus)}, {len(corpus.classes)} intents"

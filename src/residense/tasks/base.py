@@ -90,6 +90,10 @@ class Task(L.LightningModule):
     def start_from(self, data: Any) -> None:
         """Initialise fresh layers from what the data module brings along, such as word vectors."""
 
+    def compare(self, predicted: list[Any], data: Any) -> dict[str, dict[str, float]]:
+        """Scores of a test that its own are held against, by name."""
+        return {}
+
     def _warm_start(self) -> None:
         """Take over the initial weights that fit; those of another shape or name begin anew."""
         own = self.state_dict()

@@ -138,10 +138,6 @@ class Classifier(Task):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Classes]:
         return _texts(batch, self.probabilities(self(batch)))
 
-    def compare(self, predicted: list[Classes], data: Any) -> dict[str, dict[str, float]]:
-        """Nothing here."""
-        return {}
-
     def records(self, predicted: list[Classes], data: Any, stage: str) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""
         assert self.vocabulary is not None

@@ -70,6 +70,9 @@ class JointTagger(Tagger):
             raise ValueError("the corpus has no classes: use data SlotsDataModule, or model Tagger")
         super().build(vocabulary)
         self.pooling = self.make_pooling(int(self.encoder.out_dim), int(self.embeddings.out_dim))
+        if type(self.pooling).begin is not Pooling.begin:
+            name = type(self.pooling).__name__
+            raise ValueError(f"pooling: {name} adds tokens to the sentence, which have no tags: use another pooling")
         count, self.multi_label = len(vocabulary.classes), vocabulary.multi_label
         self.class_head = nn.Linear(int(self.pooling.out_dim), count)
         self.val_classes, self.test_classes = (ClassScores(count, self.multi_label) for _ in range(2))
