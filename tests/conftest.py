@@ -1,6 +1,7 @@
 """What all tests share: a cache of their own, no W&B account, one thread, and one small trained model."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from residense.cli import main
+from residense.signals import stop_signals
 
 SMALL = ["--logger=none", "--data.synthetic.size=1000", "--model.encoder.depth=2", "--data.batch_tokens=256"]
 
@@ -32,7 +34,11 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _leave_no_trace() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    stop_signals.received, stop_signals.deferred = None, False
     for name in ("RESIDENSE_RUN_DIR", "PL_GLOBAL_SEED"):
         os.environ.pop(name, None)
 

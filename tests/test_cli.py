@@ -112,6 +112,7 @@ def test_test_repeats_the_score_of_fit_to_every_digit(trained: Path, checkpoint:
     assert again == first and first["f1"] > 0
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one(trained: Path, checkpoint: str, tmp_path: Path) -> None:
     two = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--data.eval_batch_tokens=300"]
     done = run("test", "--ckpt_path", checkpoint, "--run_dir", "two", "--logger", "none", *two, cwd=tmp_path)

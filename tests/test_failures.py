@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from residense.arguments import UsageError, arrange
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.run import claim, run_directory
-from residense.signals import stop_signals
 
 from .runs import OPTIONS, assert_same_runs, history, state
 
@@ -34,15 +32,6 @@ SMALL = [  # one of 1.9 MB: three fit on a disk of 6 MB, so the fourth, while la
 ]
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
 PAGE = 4096
-
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    stop_signals.received, stop_signals.deferred = None, False
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,6 @@ from residense.data.batches import BatchLoader
 from residense.signals import stop_signals
 
 from .runs import OPTIONS, assert_same, assert_same_runs, history, state
-
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    stop_signals.received, stop_signals.deferred = None, False
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +79,7 @@ def test_a_crash_goes_on_from_the_last_step_that_was_saved(
     assert_same_runs(run, whole)
 
 
+@pytest.mark.slow
 def test_double_precision_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [*OPTIONS, "--trainer.precision=64-true"]
     assert main([*options, f"--run_dir={tmp_path / 'whole'}"]) == 0
@@ -184,7 +176,14 @@ class Summing(Tagger):
 """
 
 
-@pytest.mark.parametrize(("split", "batch"), [("train", 6), ("validation", 2), ("train", 9)])
+@pytest.mark.parametrize(
+    ("split", "batch"),
+    [
+        ("train", 6),
+        pytest.param("validation", 2, marks=pytest.mark.slow),
+        pytest.param("train", 9, marks=pytest.mark.slow),
+    ],
+)
 def test_what_an_epoch_sums_up_goes_on(split: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "summing.py").write_text(SUMMING)
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,6 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,15 +30,6 @@ from .runs import OPTIONS as SMALL
 OPTIONS = [*SMALL, "--logger=wandb"]
 ROOT = Path(__file__).parents[1]
 STEP = "trainer/global_step"
-
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    stop_signals.received, stop_signals.deferred = None, False
 
 
 def stop(batch: int, number: int, options: list[str]) -> None:

@@ -157,8 +157,11 @@ CORPORA: dict[str, tuple[dict[str, Any], dict[str, int], int]] = {
 }
 
 
+LARGE = ("ag-news", "chnsenticorp-htl")
+
+
 @needs_corpora
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in CORPORA])
 def test_counts_are_those_of_the_corpus(name: str) -> None:
     options, expected, num_classes = CORPORA[name]
     made = ClassificationDataModule(path=str(SHARED / name), **options)
