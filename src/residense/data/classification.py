@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -183,24 +184,13 @@ class ClassificationDataModule(TextDataModule):
         return self.source.corpus(texts, [], Units(vocabulary.unit, vocabulary.subwords))[0]
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
-        train = self.splits["train"]
-        classes = sorted({name for corpus in self.splits.values() for name in corpus.classes})
-        if len(classes) < 2:
-            raise ValueError(f"{self.path}: only one class, {', '.join(classes)}; check --data.label_column")
-        counts = dict(zip(train.classes, train.targets.sum(0).tolist(), strict=True))
-        return Vocabulary.build(
-            train,
-            [],
-            "none",
-            self.min_frequency,
-            vectors.words,
-            vectors.matrix.shape[1],
-            unit=loaded.unit,
-            subwords=loaded.subwords,
-            classes=classes,
-            multi_label=self.multi_label,
-            class_counts=[counts.get(name, 0) for name in classes],
-        )
+        words, width = vectors.words, vectors.matrix.shape[1]
+        options: dict[str, Any] = {"unit": loaded.unit, "subwords": loaded.subwords}
+        built = Vocabulary.build(self.splits["train"], [], "none", self.min_frequency, words, width, **options)
+        built = built.with_classes(self.splits, self.multi_label)
+        if len(built.classes) < 2:
+            raise ValueError(f"{self.path}: only one class, {', '.join(built.classes)}; check --data.label_column")
+        return built
 
     def summarise(self, corpus: Corpus) -> str:
         counts = corpus.targets.sum(0)

@@ -1,7 +1,6 @@
 """JSON lines: a sentence on each line, either as tokens and tags or as a text and character spans."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ from residense.data.sentences import CorpusError, Faults, Reading, Sentence, no_
 from residense.data.tokenize import tokenize
 
 _TAG_KEYS = ("tags", "ner_tags", "labels")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_jsonl(faults: Faults, lines: Sequence[str], labelled: bool) -> Reading:
@@ -74,14 +72,14 @@ def _strings(faults: Faults, number: int, key: str, values: Any) -> list[str]:
         raise CorpusError(faults.path, number, f"{key} are no list of strings", values, fix)
     if "" in values:
         raise CorpusError(faults.path, number, f"empty string in {key}", values, "remove or fill it")
-    return [_encodable(faults, number, value) for value in values]
+    return [faults.encodable(number, value) for value in values]
 
 
 def _from_text(faults: Faults, number: int, record: dict[str, Any], labelled: bool) -> Sentence:
     text = record["text"]
     if not isinstance(text, str) or not text.strip():
         raise CorpusError(faults.path, number, "blank or no text", text, "write a text or drop the line")
-    text = _encodable(faults, number, text)
+    text = faults.encodable(number, text)
     offsets = tokenize(text, "word")
     tokens = [text[start:end] for start, end in offsets]
     if not labelled:
@@ -91,14 +89,6 @@ def _from_text(faults: Faults, number: int, record: dict[str, Any], labelled: bo
     aligned = [_align(faults, number, span, text, offsets) for span in record["spans"]]
     tags = encode(_disjoint(faults, number, aligned), len(tokens), "IOB2")
     return Sentence(tokens, tags, number, text, offsets)
-
-
-def _encodable(faults: Faults, number: int, text: str) -> str:
-    if not _SURROGATE.search(text):
-        return text
-    repaired = _SURROGATE.sub("\ufffd", text)
-    how = "half a surrogate pair read as U+FFFD"
-    return faults.settle(number, "half a surrogate pair", text, "write the whole character", repaired, how)
 
 
 def _align(faults: Faults, number: int, span: Any, text: str, offsets: list[tuple[int, int]]) -> Span:
@@ -121,7 +111,7 @@ def _characters(faults: Faults, number: int, span: Any, text: str) -> tuple[int,
         values = [span.get("start"), span.get("end"), span.get("label", span.get("type"))]
     match values:
         case [int(start), int(end), str(label)] if 0 <= start < end <= len(text) and label:
-            return start, end, _encodable(faults, number, label)
+            return start, end, faults.encodable(number, label)
     fix = f"write start, end (exclusive, at most {len(text)}) and label"
     raise CorpusError(faults.path, number, "not a span in this text", span, fix)
 

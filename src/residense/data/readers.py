@@ -1,18 +1,16 @@
 """Reading tagging corpora: column files, JSON lines, and whatever Hugging Face `datasets` opens."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-from residense.data.cache import folder
 from residense.data.columns import Column, read_columns
 from residense.data.files import find_splits, read_lines
+from residense.data.hub import load_splits
 from residense.data.jsonl import read_jsonl
 from residense.data.sentences import CorpusError, Faults, Reading, Sentence, no_sentence
 
 __all__ = ["CorpusError", "Reading", "Sentence", "find_splits", "read", "read_dataset"]
 
-_SPLITS = {"train": "train", "validation": "validation", "dev": "validation", "test": "test"}
 _TAG_COLUMNS = ("ner_tags", "tags")
 
 
@@ -57,24 +55,7 @@ def read_dataset(name_or_path: str, labelled: bool = True) -> dict[str, Reading]
         labelled: Whether there must be tags; they are not read otherwise.
     """
     path = Path(name_or_path)
-    try:
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-        import datasets
-
-        if path.suffix.lower() == ".parquet":
-            cache = str(folder() / "datasets")
-            splits: dict[Any, Any] = {"train": datasets.Dataset.from_parquet(name_or_path, cache_dir=cache)}
-        else:
-            splits = dict(datasets.load_dataset(name_or_path))
-    except ImportError as error:
-        raise CorpusError(path, None, f"{error}", fix="pip install datasets") from None
-    except Exception as error:  # the hub, its cache and pyarrow raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        fix = "check the name, the network and `--data.path`"
-        raise CorpusError(path, None, f"datasets cannot load it ({reason})", fix=fix) from None
-    if not splits.keys() & _SPLITS.keys():
-        raise CorpusError(path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set")
-    known = {_SPLITS[split]: data for split, data in splits.items() if split in _SPLITS}
+    known = load_splits(name_or_path)
     return {split: _from_dataset(path, data) if labelled else _tokens_of(path, data) for split, data in known.items()}
 
 

@@ -1,11 +1,13 @@
 """What reading a corpus gives: sentences and how they were understood, or an error that helps."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 _T = TypeVar("_T")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CorpusError(ValueError):
@@ -98,6 +100,13 @@ class Faults:
             raise CorpusError(self.path, line, wrong, read, f"{fix}, or `--data.repair true` ({how})")
         self.repairs[how] += 1
         return repaired
+
+    def encodable(self, line: int, text: str) -> str:
+        """Return the text without halves of surrogate pairs, which JSON can hold and no file."""
+        if not _SURROGATE.search(text):
+            return text
+        repaired, how = _SURROGATE.sub("\ufffd", text), "half a surrogate pair read as U+FFFD"
+        return self.settle(line, "half a surrogate pair", text, "write the whole character", repaired, how)
 
 
 def no_sentence(path: Path) -> CorpusError:

@@ -9,8 +9,6 @@ from residense.data.sentences import CorpusError, Faults
 from residense.data.texts_layout import Layout
 from residense.data.texts_rows import Number
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
 
 class Example(NamedTuple):
     """A text, its labels, and the 1-based line or row where it begins."""
@@ -43,7 +41,7 @@ def examples_of(faults: Faults, layout: Layout, label_separator: str | None) -> 
         if layout.label is not None:
             labels = _labels(faults, line, cells[layout.label], label_separator)
         if labels is not None:
-            yield Example(_encodable(faults, line, text), labels, line)
+            yield Example(faults.encodable(line, text), labels, line)
 
 
 def has_text(faults: Faults, line: int, text: Any, read: Any = None) -> bool:
@@ -101,16 +99,8 @@ def _labels(faults: Faults, line: int, cell: Any, separator: str | None) -> tupl
             raise CorpusError(faults.path, line, "label that is neither string nor number", part, fix)
         if part is None or not part.strip():
             return _drop(faults, line, "empty label", cell, "write a label", "rows with an empty label dropped")
-        labels.append(str(_encodable(faults, line, part.strip())))
+        labels.append(str(faults.encodable(line, part.strip())))
     return tuple(dict.fromkeys(labels))
-
-
-def _encodable(faults: Faults, line: int, text: str) -> str:
-    if not _SURROGATE.search(text):
-        return text
-    how = "half a surrogate pair read as U+FFFD"
-    repaired = _SURROGATE.sub("\ufffd", text)
-    return faults.settle(line, "half a surrogate pair", text, "write the whole character", repaired, how)
 
 
 def _drop(faults: Faults, line: int, wrong: str, read: object, fix: str, how: str) -> None:

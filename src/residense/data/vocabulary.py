@@ -1,7 +1,7 @@
 """What turns tokens into ids and ids into tags. It lives in the checkpoint and is never rebuilt from other data."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -56,9 +56,9 @@ class Vocabulary:
         vector_words: Sequence[str] = (),
         vector_dim: int = 0,
         unit: str | None = None,
-        **classes: Any,
+        subwords: str = "",
     ) -> "Vocabulary":
-        """From the training corpus and the words of a vector file, most frequent first; with `classes` as they are."""
+        """From the training corpus and the words of a vector file, most frequent first."""
         counts = np.bincount(train.tokens, minlength=len(train.forms))
         frequency: Counter[str] = Counter()
         chars: Counter[str] = Counter()
@@ -78,8 +78,16 @@ class Vocabulary:
             vector_dim=vector_dim,
             num_vectors=len(vector_words),
             entities=_entity_types(train) if scheme != "none" else {},
-            **classes,
+            subwords=subwords,
         )
+
+    def with_classes(self, splits: Mapping[str, Corpus], multi_label: bool) -> "Vocabulary":
+        """The same with the classes of all splits, counted in the training split."""
+        train = splits["train"]
+        classes = sorted({name for corpus in splits.values() for name in corpus.classes})
+        counts = dict(zip(train.classes, train.targets.sum(0).tolist(), strict=True))
+        class_counts = [counts.get(name, 0) for name in classes]
+        return replace(self, classes=classes, multi_label=multi_label, class_counts=class_counts)
 
     def with_words_of(self, known: "Vocabulary") -> "Vocabulary":
         """Words and characters of another vocabulary, all else of this one, labels in the other's order if the same."""
