@@ -61,8 +61,6 @@ def _layout(path: Path, table: Table, token: Column, tag: Column, labelled: bool
     if not rows:
         raise no_sentence(path)
     token_at, tag_at = _position(path, token, table.width), _position(path, tag, table.width)
-    if table.conllu:
-        token_at, tag_at = 1 if token_at is None else token_at, 3 if tag_at is None else tag_at
     if token_at is None:
         token_at = int(labelled and tag_at == 0 and table.width > 1)
     if not labelled:

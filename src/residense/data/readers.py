@@ -1,9 +1,10 @@
-"""Reading tagging corpora: column files, JSON lines, and whatever Hugging Face `datasets` opens."""
+"""Reading tagging corpora: column files, CoNLL-U, JSON lines, and whatever Hugging Face `datasets` opens."""
 
 from pathlib import Path
 from typing import Any
 
 from residense.data.columns import Column, read_columns
+from residense.data.conllu import is_conllu, read_conllu
 from residense.data.files import find_splits, read_lines
 from residense.data.hub import load_splits
 from residense.data.jsonl import read_jsonl
@@ -22,12 +23,12 @@ def read(
     repair: bool = False,
     labelled: bool = True,
 ) -> Reading:
-    """Return the sentences of one file, whose name says its format: .jsonl, .parquet, or else columns.
+    """Return the sentences of one file, whose name says its format: .jsonl, .parquet, .conllu, or else columns.
 
     Args:
         path: The file; .gz is unpacked.
         token_column: Column of the tokens in a column file, a 0-based position (negative from the right) or a
-            name in its header line; None to infer it.
+            name in its header line or in CoNLL-U; None to infer it.
         tag_column: The same for the tags.
         encoding: Encoding of the file.
         repair: Repair what is malformed, and count it, instead of raising.
@@ -42,6 +43,8 @@ def read(
         faults.repairs["undecodable bytes read as U+FFFD"] = replaced
     if name.removesuffix(".gz").endswith(".jsonl"):
         return read_jsonl(faults, lines, labelled)
+    if name.removesuffix(".gz").endswith(".conllu") or is_conllu(lines):
+        return read_conllu(faults, lines, token_column, tag_column, labelled)
     return read_columns(faults, lines, token_column, tag_column, labelled)
 
 

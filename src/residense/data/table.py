@@ -4,7 +4,6 @@ Nothing about a token is taken for granted: an ideographic space, "#0" and NEL a
 columns and how many there are follows from the whole file.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from residense.data.sentences import no_sentence
-
-_CONLLU_ID = re.compile(r"[0-9]+(?:[-.][0-9]+)?")
 
 
 class Row(NamedTuple):
@@ -30,7 +27,6 @@ class Table(NamedTuple):
     blocks: list[list[Row]]
     separator: str  # "TAB" or "space"
     width: int
-    conllu: bool
 
 
 def read_table(path: Path, lines: Sequence[str], notes: list[str]) -> Table:
@@ -51,13 +47,10 @@ def read_table(path: Path, lines: Sequence[str], notes: list[str]) -> Table:
     blocks = [[Row(line, text, _split(text, separator)) for line, text in block] for block in numbered]
     width = _width([row for block in blocks for row in block])
     blocks = _without_comments(blocks, width, notes)
-    conllu = width == 10 and all(_CONLLU_ID.fullmatch(row.cells[0]) for block in blocks for row in block)
-    if conllu:
-        blocks = _without_multiwords(blocks, notes)
     blocks = [block for block in blocks if block]
     if not blocks:
         raise no_sentence(path)
-    return Table(blocks, separator, width, conllu)
+    return Table(blocks, separator, width)
 
 
 def _blocks(lines: Sequence[str], notes: list[str]) -> list[list[tuple[int, str]]]:
@@ -97,12 +90,4 @@ def _without_comments(blocks: list[list[Row]], width: int, notes: list[str]) -> 
     kept = [block[len(list(takewhile(comment, block))) :] for block in blocks]
     if dropped := sum(map(len, blocks)) - sum(map(len, kept)):
         notes.append(f"{dropped} comment lines skipped")
-    return kept
-
-
-def _without_multiwords(blocks: list[list[Row]], notes: list[str]) -> list[list[Row]]:
-    """Drop the rows of CoNLL-U that are no words: multiword tokens (1-2) and empty nodes (8.1)."""
-    kept = [[row for row in block if row.cells[0].isdecimal()] for block in blocks]
-    dropped = sum(map(len, blocks)) - sum(map(len, kept))
-    notes.append(f"CoNLL-U, {dropped} rows of multiword tokens and empty nodes skipped")
     return kept
