@@ -125,6 +125,21 @@ def test_slots_and_intents_together(tmp_path: Path) -> None:
     assert agree == pytest.approx(results["class_accuracy"])
 
 
+def test_words_to_tag_are_spelled_in_subwords(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, run = tmp_path / "all.conll", tmp_path / "run"
+    words = [["from", f"{place}ville", "to", f"{place}ton"] for place in map(chr, range(97, 123))]
+    tags = ["O", "B-LOC", "O", "B-LOC"]
+    path.write_text("\n\n".join("\n".join(map("\t".join, zip(row, tags, strict=True))) for row in words * 10))
+    options = [f"--data.path={path}", "--data.subwords=100", "--data.min_frequency=99", "--data.batch_tokens=64"]
+    few = ["--logger=none", "--trainer.max_epochs=3", "--model.encoder.depth=1"]
+    assert main(["fit", "--config=dense_ner.yaml", *few, *options, f"--run_dir={run}"]) == 0
+    assert json.loads((run / "test.json").read_text())["f1"] == 1.0
+    capfd.readouterr()
+    assert main(["predict", f"--ckpt_path={run}/checkpoints/best.ckpt", "--data.text=from newville to London"]) == 0
+    found = json.loads(capfd.readouterr().out)["entities"]
+    assert [entity["text"] for entity in found] == ["newville", "London"]
+
+
 def test_a_corpus_without_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data=data/embedded_en.yaml", "--data.synthetic.size=300", f"--run_dir={tmp_path}/run"]
     assert main(["fit", "--config=dense_cls.yaml", *options]) == 2

@@ -7,14 +7,16 @@ import pytest
 
 from residense.data.corpus import Corpus
 from residense.data.schemes import SCHEMES, Span, encode, improper, legal_transitions, spans
+from residense.data.units import Units, subword_tokenizer
 from residense.data.vocabulary import MAX_SPELLING, PADDING, SPECIAL, UNKNOWN, Vocabulary, entity_key
 
 LETTERS = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 
 
-def vocabulary(*texts: str, min_frequency: int = 1, vectors: tuple[str, ...] = ()) -> Vocabulary:
+def vocabulary(*texts: str, min_frequency: int = 1, vectors: tuple[str, ...] = (), subwords: str = "") -> Vocabulary:
     corpus = Corpus.build(((text.split(), ["O"] * len(text.split())) for text in texts), "IOB2", 100)
-    return Vocabulary.build(corpus, ["O"], "IOB2", min_frequency, vectors, 3 if vectors else 0)
+    width = 3 if vectors else 0
+    return Vocabulary.build(corpus, ["O"], "IOB2", min_frequency, vectors, width, subwords=subwords)
 
 
 def test_words_are_known_in_lower_case_most_frequent_first() -> None:
@@ -79,6 +81,17 @@ def test_long_spellings_lose_their_middle() -> None:
     (row,) = known.char_ids([long])
     assert [known.chars[i - SPECIAL] for i in row] == [*long[:half], *long[-half:]]
     assert known.char_ids(["a" * MAX_SPELLING]).shape == (1, MAX_SPELLING)
+
+
+def test_words_are_spelled_in_subwords() -> None:
+    text = "the lowest tower lower towers the newest and the lowest " * 20
+    state = subword_tokenizer([text], 120)
+    known = vocabulary(text, subwords=state)
+    cut = Units("subword", state).cut
+    (row,) = known.char_ids(["newest"])
+    assert [known.chars[i - SPECIAL] for i in row] == cut("newest")[0]
+    other = vocabulary("another corpus").with_words_of(known)
+    assert other.char_ids(["newest"]).tolist() == [row.tolist()]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

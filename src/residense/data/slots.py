@@ -38,6 +38,8 @@ class SlotsDataModule(TaggingDataModule):
         split_seed: of the splitting.
         vectors: text file of pretrained word vectors (GloVe, word2vec, fastText), plain, .gz or .zip.
         min_frequency: how often a training word must occur to be known, unless it has a vector.
+        subwords: what the spelling of a word is read in: so many subwords, trained on the training words, or those of a
+            tokenizer.json; null: characters.
         batch_tokens: tokens of a training batch over all processes, padding included.
         eval_batch_tokens: the same where no gradient is kept.
         seed: of the order of the batches; null takes that of --seed_everything.
@@ -60,12 +62,13 @@ class SlotsDataModule(TaggingDataModule):
         split_seed: int = 0,
         vectors: str | None = None,
         min_frequency: int = 1,
+        subwords: int | str | None = None,
         batch_tokens: int = 512,
         eval_batch_tokens: int = 4096,
         seed: int | None = None,
     ):
         reading = (path, text, synthetic, files, token_column, tag_column, encoding, repair, scheme, split, split_seed)
-        super().__init__(*reading, vectors, min_frequency, WHOLE, batch_tokens, eval_batch_tokens, seed)
+        super().__init__(*reading, vectors, min_frequency, subwords, WHOLE, batch_tokens, eval_batch_tokens, seed)
         self.intent_files, self.label_separator = intent_files, label_separator
 
     def load(self) -> Loaded:

@@ -8,6 +8,7 @@ from residense.data.module import TextDataModule
 from residense.data.schemes import spans
 from residense.data.source import Loaded, Source
 from residense.data.synthetic import Synthetic
+from residense.data.units import subword_tokenizer
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
 from residense.predictions import Text
@@ -34,6 +35,8 @@ class TaggingDataModule(TextDataModule):
         split_seed: of the splitting.
         vectors: text file of pretrained word vectors (GloVe, word2vec, fastText), plain, .gz or .zip.
         min_frequency: how often a training word must occur to be known, unless it has a vector.
+        subwords: what the spelling of a word is read in: so many subwords, trained on the training words, or those of a
+            tokenizer.json; null: characters.
         max_length: tokens; longer sentences are split and put together again in predictions.
         batch_tokens: tokens of a training batch over all processes, padding included.
         eval_batch_tokens: the same where no gradient is kept.
@@ -55,6 +58,7 @@ class TaggingDataModule(TextDataModule):
         split_seed: int = 0,
         vectors: str | None = None,
         min_frequency: int = 1,
+        subwords: int | str | None = None,
         max_length: int = 256,
         batch_tokens: int = 512,
         eval_batch_tokens: int = 4096,
@@ -65,7 +69,7 @@ class TaggingDataModule(TextDataModule):
         self.synthetic = synthetic
         self.source = Source(path, synthetic, files, token_column, tag_column, encoding, repair)
         self.scheme: str = scheme
-        self.max_length = max_length
+        self.subwords, self.max_length = subwords, max_length
 
     def check(self) -> None:
         super().check()
@@ -85,7 +89,10 @@ class TaggingDataModule(TextDataModule):
         if labels <= {"O"}:
             raise ValueError(f"{self.path}: no entities, all tags are O; check --data.tag_column")
         train, dim = self.splits["train"], vectors.matrix.shape[1]
-        return Vocabulary.build(train, labels, loaded.scheme, self.min_frequency, vectors.words, dim)
+        texts = map(" ".join, train.document_tokens())
+        subwords = "" if self.subwords is None else subword_tokenizer(texts, self.subwords)
+        words = (self.min_frequency, vectors.words, dim)
+        return Vocabulary.build(train, labels, loaded.scheme, *words, subwords=subwords)
 
     def summarise(self, corpus: Corpus) -> str:
         counts = f"{corpus.num_documents:,} sentences, {len(corpus.tokens):,} tokens"

@@ -1,7 +1,7 @@
 """What turns tokens into ids and ids into tags. It lives in the checkpoint and is never rebuilt from other data."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from residense.data.corpus import Corpus
 from residense.data.schemes import Span, encode, spans, split_tag
+from residense.data.units import Units
 
 PADDING, UNKNOWN, SPECIAL = 0, 1, 2
-MAX_SPELLING = 32  # characters of a word that are read; of longer ones the middle is left out
+MAX_SPELLING = 32  # characters, or subwords, of a word that are read; of longer ones the middle is left out
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Vocabulary:
 
     Args:
         words: known words; ids begin at 2, after padding and unknown.
-        chars: known characters, likewise.
+        chars: known characters, likewise; or known subwords, where words are spelled in these.
         labels: tags, in the order of their ids.
         scheme: tag scheme of the labels, or none.
         unit: what a token is: `word`, `char`, or `subword`.
@@ -30,7 +31,7 @@ class Vocabulary:
         classes: of whole texts, in the order of their ids.
         multi_label: whether a text has any number of classes, instead of one.
         class_counts: how many training texts each class has.
-        subwords: state of the tokenizer where the unit is `subword`.
+        subwords: state of a tokenizer, which cuts texts where the unit is `subword`, else words.
     """
 
     words: list[str]
@@ -59,13 +60,14 @@ class Vocabulary:
         subwords: str = "",
     ) -> "Vocabulary":
         """From the training corpus and the words of a vector file, most frequent first."""
+        spell = _speller(unit, subwords)
         counts = np.bincount(train.tokens, minlength=len(train.forms))
         frequency: Counter[str] = Counter()
         chars: Counter[str] = Counter()
         known = set(vector_words)
         for form, count in zip(train.forms, counts.tolist(), strict=True):
             frequency[form if form in known else form.lower()] += count
-            for char in form:
+            for char in spell(form):
                 chars[char] += count
         words = [w for w, n in _ranked(frequency) if n >= min_frequency and w not in known]
         short = sum(n for form, n in zip(train.forms, counts.tolist(), strict=True) if len(form) == 1)
@@ -96,6 +98,7 @@ class Vocabulary:
             labels=known.labels if set(known.labels) == set(self.labels) else self.labels,
             words=known.words,
             chars=known.chars,
+            subwords=self.subwords if self.unit == "subword" else known.subwords,
             vector_dim=known.vector_dim,
             num_vectors=known.num_vectors,
         )
@@ -120,11 +123,12 @@ class Vocabulary:
         return np.array([ids.get(f, ids.get(f.lower(), UNKNOWN)) for f in forms], np.int64)
 
     def char_ids(self, forms: Sequence[str]) -> np.ndarray:
-        """Ids of the characters of spellings, padded: int64 [len(forms), longest]."""
+        """Ids of the characters, or subwords, of spellings, padded: int64 [len(forms), longest]."""
         ids = {char: i for i, char in enumerate(self.chars, SPECIAL)}
-        half = MAX_SPELLING // 2
-        short = [f if len(f) <= MAX_SPELLING else f[:half] + f[-half:] for f in forms]
-        table = np.full((len(forms), max(map(len, short), default=1)), PADDING, np.int64)
+        half, spell = MAX_SPELLING // 2, _speller(self.unit, self.subwords)
+        spelled = [[*spell(form)] for form in forms]
+        short = [f if len(f) <= MAX_SPELLING else f[:half] + f[-half:] for f in spelled]
+        table = np.full((len(forms), max(map(len, short), default=1) or 1), PADDING, np.int64)
         for row, form in zip(table, short, strict=True):
             row[: len(form)] = [ids.get(char, UNKNOWN) for char in form]
         return table
@@ -156,6 +160,14 @@ class Vocabulary:
             new, old = (", ".join(sorted({tag.split("-", 1)[-1] for tag in tags})) for tags in (unknown, self.labels))
             raise ValueError(f"the corpus has labels that this model does not know: {new}; it knows {old}")
         return np.array([ids[label] for label in labels], np.int64)
+
+
+def _speller(unit: str | None, subwords: str) -> Callable[[str], Sequence[str]]:
+    """What gives the characters of a token, or its subwords; a token that is a subword itself has characters."""
+    if not subwords or unit == "subword":
+        return str
+    units = Units("subword", subwords)
+    return lambda form: units.cut(form)[0]
 
 
 def entity_key(tokens: Sequence[str]) -> str:
