@@ -1,14 +1,19 @@
-"""Train text classifiers on several corpora and print a table: mean and standard deviation, beside a bag of n-grams.
+"""Train on real corpora of texts and print a table: mean and standard deviation of seeds, beside a linear baseline.
 
-    python scripts/text_benchmark.py DATA runs/texts --config residual_cls.yaml --seeds 3 --corpora trec sst2
+    python scripts/text_benchmark.py DATA runs/texts
+    python scripts/text_benchmark.py DATA runs/texts --rows sst2 --seeds 1 --model.encoder.connection Residual
 
-DATA is a folder with the corpora (trec, sst2, ag-news, banking77, chnsenticorp-htl, atis, snips) and glove-6b-50d. The
-baseline is a logistic regression on TF-IDF of 1-2-grams (characters, 1-3, in Chinese) on the same splits. Finished runs
-are not repeated.
+DATA is a folder with the corpora and glove-6b-50d; `embedded` needs none. Each row has its config; options of
+`main.py fit` are added to it. The baseline of texts and intents is a logistic regression on TF-IDF of 1-2-grams
+(characters, 1-3, in Chinese) on the same splits; that of slots looks up the slots of training, that of parts of speech
+knows the most frequent one of each word. Finished runs are not repeated.
 """
 
 import argparse
+import json
 import statistics
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +22,90 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from residense.data.classification import ClassificationDataModule
+from residense.data.tagging import TaggingDataModule
 
 VECTORS = "glove-6b-50d/glove.6B.50d.top60k.txt.gz"
-CORPORA: dict[str, dict[str, Any]] = {
-    "trec": {"files": "*.tsv", "text_column": 2, "label_column": 0},
-    "sst2": {},
-    "ag-news": {"files": "*[k,t].tsv.gz"},
-    "banking77": {},
-    "chnsenticorp-htl": {"repair": True},
-    "atis": {},
-    "snips": {},
+
+
+@dataclass
+class Row:
+    """A corpus, how it is read, and how it is trained on."""
+
+    folder: str | None
+    config: str
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = {
+    "embedded": Row(None, "dense_cls.yaml"),
+    "trec": Row("trec", "residual_cls.yaml", {"files": "*.tsv", "text_column": 2, "label_column": 0}),
+    "sst2": Row("sst2", "dense_cls.yaml", training={"trainer.max_epochs": 8, "data.batch_tokens": 1024}),
+    "ag-news": Row("ag-news", "residual_cls.yaml", {"files": "*[k,t].tsv.gz"}, {"trainer.max_epochs": 6}),
+    "banking77": Row("banking77", "residual_cls.yaml", training={"trainer.max_epochs": 20}),
+    "chnsenticorp": Row(
+        "chnsenticorp-htl",
+        "residual_cls.yaml",
+        {"repair": True},
+        {"data.batch_tokens": 2048, "trainer.max_epochs": 10, "model.pooling": "AttentionPooling"},
+    ),
+    "atis": Row("atis", "joint_slots.yaml", {"files": "*.intent.tsv"}),
+    "snips": Row("snips", "joint_slots.yaml", {"files": "*.intent.tsv"}),
+    "ud-ewt": Row("ud-ewt", "dense_pos.yaml"),
 }
-EPOCHS = {"ag-news": 6, "sst2": 8, "chnsenticorp-htl": 10, "banking77": 20}
 
 
-def baseline(path: Path, options: dict[str, Any]) -> float:
-    """Test accuracy of a linear model, in percent."""
-    data = ClassificationDataModule(path=str(path), **options)
-    data.setup("test")
+def options(row: Row, data: Path) -> list[str]:
+    """Of `main.py fit`."""
+    flags = [f"--config={row.config}", "--logger=csv"]
+    if row.folder is not None:
+        flags.append(f"--data.path={data / row.folder}")
+        flags += [] if row.folder.startswith("chn") else [f"--data.vectors={data / VECTORS}"]
+    if row.config != "joint_slots.yaml":
+        flags += [f"--data.{key}={value}" for key, value in row.data.items()]
+    return [*flags, *(f"--{key}={value}" for key, value in row.training.items())]
+
+
+def text_baseline(row: Row, data: Path) -> float:
+    """Test accuracy of a linear model of n-grams, in percent."""
+    read = ClassificationDataModule(path=None if row.folder is None else str(data / row.folder), **row.data)
+    read.setup("test")
     (train, gold), (texts, right) = (
-        (corpus.raw, [row[0] for row in corpus.document_classes()])
-        for corpus in (data.splits["train"], data.splits["test"])
+        (corpus.raw, [classes[0] for classes in corpus.document_classes()])
+        for corpus in (read.splits["train"], read.splits["test"])
     )
-    chinese = {"analyzer": "char", "ngram_range": (1, 3)} if path.name.startswith("chn") else {"ngram_range": (1, 2)}
-    grams = TfidfVectorizer(sublinear_tf=True, **chinese)  # type: ignore[arg-type]
+    kind: dict[str, Any] = {"ngram_range": (1, 2)}
+    if "repair" in row.data:  # the Chinese one
+        kind = {"analyzer": "char", "ngram_range": (1, 3)}
+    grams = TfidfVectorizer(sublinear_tf=True, **kind)
     model = LogisticRegression(C=30, max_iter=1000).fit(grams.fit_transform(train), gold)
     return 100 * float(model.score(grams.transform(texts), right))
+
+
+def tag_baseline(row: Row, data: Path) -> float:
+    """Test accuracy of the most frequent tag of each word, and of all words for unknown ones, in percent."""
+    read = TaggingDataModule(path=str(data / str(row.folder)), **row.data)
+    read.setup("test")
+    (train, tags), (tokens, right) = (
+        ([corpus.forms[i] for i in corpus.tokens], [corpus.labels[i] for i in corpus.tags])
+        for corpus in (read.splits["train"], read.splits["test"])
+    )
+    counts: dict[str, Counter[str]] = {}
+    for token, tag in zip(train, tags, strict=True):
+        counts.setdefault(token, Counter())[tag] += 1
+    usual = Counter(tags).most_common(1)[0][0]
+    found = [counts[token].most_common(1)[0][0] if token in counts else usual for token in tokens]
+    return 100 * sum(a == b for a, b in zip(found, right, strict=True)) / len(right)
+
+
+def baselines(row: Row, data: Path, run: Path) -> dict[str, float]:
+    """What stands beside each score."""
+    if row.config == "dense_pos.yaml":
+        return {"accuracy": tag_baseline(row, data)}
+    if row.config == "joint_slots.yaml":
+        looked_up = json.loads((run / "test.json").read_text())["compared"]["dictionary lookup"]["f1"]
+        return {"F1": 100 * looked_up, "intents": text_baseline(row, data)}
+    return {"accuracy": text_baseline(row, data)}
 
 
 def main() -> None:
@@ -50,22 +113,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--config", default="residual_cls.yaml")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--corpora", nargs="+", default=[name for name in CORPORA if name not in ("atis", "snips")])
     own, others = parser.parse_known_args()
-    print(f"| corpus | {own.config} | TF-IDF |\n|---|---|---|")
-    for name in own.corpora:
-        flags = [f"--data.{key}={value}" for key, value in CORPORA[name].items()]
-        vectors = [] if name.startswith("chn") else [f"--data.vectors={own.data / VECTORS}"]
-        run = [f"--config={own.config}", f"--data.path={own.data / name}", *flags, *vectors, "--logger=csv"]
-        epochs = [f"--trainer.max_epochs={EPOCHS[name]}"] if name in EPOCHS else []
-        folder = own.runs / Path(own.config).stem / name
-        values = [score(folder, seed, [*run, *epochs, *others])["accuracy"] for seed in range(own.seeds)]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        shown = ", ".join(f"{value:.1f}" for value in values)
-        linear = baseline(own.data / name, CORPORA[name])
-        print(f"| {name} | {statistics.mean(values):.2f} +- {spread:.2f} ({shown}) | {linear:.1f} |", flush=True)
+    print("| corpus | config | score | test | baseline |\n|---|---|---|---|---|")
+    for name in own.rows:
+        row, folder = ROWS[name], own.runs / name
+        values = [score(folder, seed, [*options(row, own.data), *others]) for seed in range(own.seeds)]
+        for said, linear in baselines(row, own.data, folder / "seed-0").items():
+            scores = [value[said] for value in values]
+            spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+            shown = f"{statistics.mean(scores):.2f} +- {spread:.2f} ({', '.join(f'{value:.2f}' for value in scores)})"
+            print(f"| {name} | {row.config} | {said} | {shown} | {linear:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
