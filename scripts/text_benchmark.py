@@ -37,17 +37,20 @@ class Row:
     training: dict[str, Any] = field(default_factory=dict)
 
 
+SHORT = {"model.encoder.branch.dropout": 0.3}  # spoils the maximum over a long text
+LONG = {**SHORT, "model.pooling": "AttentionPooling"}
+TREC = {"files": "*.tsv", "text_column": 2, "label_column": 0}
 ROWS = {
     "embedded": Row(None, "dense_cls.yaml"),
-    "trec": Row("trec", "residual_cls.yaml", {"files": "*.tsv", "text_column": 2, "label_column": 0}),
-    "sst2": Row("sst2", "dense_cls.yaml", training={"trainer.max_epochs": 8, "data.batch_tokens": 1024}),
-    "ag-news": Row("ag-news", "residual_cls.yaml", {"files": "*[k,t].tsv.gz"}, {"trainer.max_epochs": 6}),
-    "banking77": Row("banking77", "residual_cls.yaml", training={"trainer.max_epochs": 20}),
+    "trec": Row("trec", "residual_cls.yaml", TREC, SHORT),
+    "sst2": Row("sst2", "dense_cls.yaml", {}, {"trainer.max_epochs": 8, "data.batch_tokens": 1024}),
+    "ag-news": Row("ag-news", "residual_cls.yaml", {"files": "*[k,t].tsv.gz"}, {**SHORT, "trainer.max_epochs": 6}),
+    "banking77": Row("banking77", "residual_cls.yaml", {}, {**SHORT, "trainer.max_epochs": 20}),
     "chnsenticorp": Row(
         "chnsenticorp-htl",
         "residual_cls.yaml",
         {"repair": True},
-        {"data.batch_tokens": 2048, "trainer.max_epochs": 10, "model.pooling": "AttentionPooling"},
+        {**LONG, "data.batch_tokens": 2048, "trainer.max_epochs": 10},
     ),
     "atis": Row("atis", "joint_slots.yaml", {"files": "*.intent.tsv"}),
     "snips": Row("snips", "joint_slots.yaml", {"files": "*.intent.tsv"}),
