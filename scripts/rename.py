@@ -1,0 +1,116 @@
+"""Give the project a name of your own: package, imports, configs, documentation, environment variables.
+
+    python scripts/rename.py my_project
+
+Run it from anywhere, on a clean tree or on one with changes, as often as you like. It says what it changed. The licence
+keeps its copyright notice, as it asks. Afterwards: pip install -e '.[dev]' && pytest
+"""
+
+import keyword
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+KEPT = ("LICENSE",)
+CODE = {".py", ".yaml", ".toml", ".slurm"}
+PASSED = {
+    ".git",
+    ".venv",
+    "venv",
+    "runs",
+    "wandb",
+    "build",
+    "dist",
+    "__pycache__",
+}  # without git, folders to leave alone
+
+
+def forms(name: str) -> dict[str, str]:
+    """A name as it is written in code, in environment variables and in prose, each with what it is."""
+    return {"code": name, "variable": name.upper(), "title": name.replace("_", " ").title()}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """The text files of the project: those that git knows or would take, or else all."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True
+    )
+    if listed.returncode == 0:
+        found = [root / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    else:
+        found = [path for path in root.rglob("*") if not PASSED & set(path.relative_to(root).parts)]
+    for path in sorted(set(found)):
+        if path.is_file() and not path.is_symlink() and path.name not in KEPT and b"\0" not in path.read_bytes():
+            yield path
+
+
+def renamed(text: str, old: str, new: str) -> str:
+    """The text with each form of the old name in that of the new one, where it is a word or part of an identifier."""
+    for before, after in zip(forms(old).values(), forms(new).values(), strict=True):
+        text = re.sub(rf"(?<![A-Za-z0-9]){before}(?![A-Za-z0-9])", after, text)
+    return text
+
+
+def package(root: Path) -> str:
+    """The name that the project has now."""
+    found = sorted(path.parent.name for path in (root / "src").glob("*/__init__.py"))
+    if len(found) != 1:
+        sys.exit(f"error: {root / 'src'}: expected one package, found {', '.join(found) or 'none'}")
+    return found[0]
+
+
+def check(root: Path, old: str, new: str) -> None:
+    """Refuse what is no name for a package, and what could not be told apart from other words afterwards."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", new) or keyword.iskeyword(new) or "__" in new:
+        sys.exit(f"error: {new!r} is no name for a package: use lower-case letters, digits and single underscores")
+    if new in sys.stdlib_module_names:
+        sys.exit(f"error: {new} is a module of Python itself: use another name")
+    word = re.compile("|".join(rf"(?<![A-Za-z0-9]){form}(?![A-Za-z0-9])" for form in forms(new).values()))
+    for path in files(root):
+        place = path.relative_to(root)
+        if path.suffix not in CODE or place.parts[0] == "tests" or path.name == Path(__file__).name:
+            continue
+        for number, line in enumerate(renamed(_read(path), old, "").splitlines(), 1):
+            if word.search(line):
+                wrong = f"{place}:{number} has the word {new!r} already, and nobody could tell them apart afterwards"
+                sys.exit(f"error: {wrong}: use another name")
+
+
+def rename(root: Path, new: str) -> list[str]:
+    """Rename the project; what was changed, a line each."""
+    old = package(root)
+    if new == old:
+        return []
+    check(root, old, new)
+    contents = {path: (_read(path), renamed(_read(path), old, new)) for path in files(root)}
+    said = []
+    for path, (before, after) in contents.items():
+        changed = sum(a != b for a, b in zip(before.splitlines(), after.splitlines(), strict=True))
+        if changed:
+            path.write_bytes(after.encode("utf-8", "surrogateescape"))
+            said.append(f"{path.relative_to(root)}: {changed} line{'s' * (changed > 1)}")
+    os.rename(root / "src" / old, root / "src" / new)
+    return [*said, f"src/{old}/ is src/{new}/"]
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def main() -> None:
+    """Read the command line, rename, report."""
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    old, new = package(ROOT), sys.argv[1]
+    said = rename(ROOT, new)
+    print("\n".join(said) if said else f"the project is called {new}: nothing to do")
+    if said:
+        print(f"next: pip uninstall -y {old}; pip install -e '.[dev]' && pytest")
+
+
+if __name__ == "__main__":
+    main()
