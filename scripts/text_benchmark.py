@@ -48,9 +48,9 @@ ROWS = {
     "banking77": Row("banking77", "residual_cls.yaml", {}, {**SHORT, "trainer.max_epochs": 20}),
     "chnsenticorp": Row(
         "chnsenticorp-htl",
-        "residual_cls.yaml",
+        "dense_cls.yaml",
         {"repair": True},
-        {**LONG, "data.batch_tokens": 2048, "trainer.max_epochs": 10},
+        {**LONG, "data.batch_tokens": 2048, "trainer.max_epochs": 8},
     ),
     "atis": Row("atis", "joint_slots.yaml", {"files": "*.intent.tsv"}),
     "snips": Row("snips", "joint_slots.yaml", {"files": "*.intent.tsv"}),
