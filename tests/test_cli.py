@@ -451,6 +451,19 @@ def test_fit_without_a_config_says_which_there_are(capfd: pytest.CaptureFixture[
     assert "such as --config dense_ner.yaml; there are: dense_cls.yaml, dense_cnn_ner.yaml" in capfd.readouterr().err
 
 
+def test_the_version_says_what_a_report_should(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for state in ("# git x\nabc\n\n# git x\nmain\n\n# git x\n M a\n?? b\n\n# git x\n+1\n", "not a git repository\n"):
+        monkeypatch.setattr("residense.run.git_state", lambda state=state: state)
+        with pytest.raises(SystemExit) as stopped:
+            main(["--version"])
+        assert stopped.value.code == 0
+        said = capsys.readouterr().out
+        assert f"torch {torch.__version__}" in said and " CPUs\n" in said
+        assert said.endswith("git: abc, 2 changed files\n" if state.startswith("#") else "git: not a git repository\n")
+
+
 def test_main_prints_help_as_a_command(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0 and "fit" in done.stdout and "predict" in done.stdout and done.stderr == ""

@@ -1,5 +1,6 @@
 """The command line: configs, run directory, loggers, checkpoints. `main.py` calls `main`."""
 
+import argparse
 import logging
 import os
 import sys
@@ -36,12 +37,23 @@ from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import say
 from residense.parser import Parser, locate
-from residense.run import claim, git_state, is_terminal, record_run, release, run_directory
+from residense.run import claim, git_state, is_terminal, record_run, release, run_directory, surroundings
 from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
 
 HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
 PACKAGE = str(Path(__file__).parent)
+
+
+class Version(argparse.Action):
+    """`--version`: prints what a report of a bug should say, and ends."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any):
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=kwargs.get("help"))
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        print(surroundings())
+        parser.exit()
 
 
 class CLI(LightningCLI):
@@ -67,6 +79,12 @@ class CLI(LightningCLI):
                 "enable_model_summary": False,
             },
             args=arrange(arguments),
+        )
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        self.parser.add_argument(
+            "--version", action=Version, help="Print versions, devices and the state of git: for reports."
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from residense.arguments import UsageError
 from residense.data.cache import create_atomically, write_atomically
 from residense.slurm import job
@@ -115,6 +117,26 @@ def packages() -> str:
     """Python, the platform and all installed packages, one a line."""
     installed = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}
     return "\n".join([f"# Python {platform.python_version()}, {platform.platform()}", *sorted(installed), ""])
+
+
+def surroundings() -> str:
+    """What a report of a bug should say: versions, devices, and which commit with how many changed files."""
+    package = sys.modules[__name__.split(".")[0]]
+    names = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "wandb")
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices += ["MPS"] * torch.backends.mps.is_available()
+    state = git_state()
+    if state.startswith("# "):
+        commit, _, status, _ = (part.splitlines()[1:] for part in state.split("\n# "))
+        state = f"{commit[0]}, {sum(map(bool, status))} changed files"
+    lines = [
+        f"{package.__name__} {package.__version__}",
+        f"Python {platform.python_version()}, {platform.platform()}",
+        ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names),
+        f"devices: {', '.join(devices) or 'no accelerator'}, {os.cpu_count()} CPUs",
+        f"git: {state.strip()}",
+    ]
+    return "\n".join(lines)
 
 
 def git_state() -> str:
