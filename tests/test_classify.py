@@ -70,6 +70,37 @@ def test_a_text_is_classified(trained: Path, capfd: pytest.CaptureFixture[str]) 
     assert json.loads(capfd.readouterr().out)["label"] == "dog"
 
 
+def test_lines_without_a_text_keep_their_place(trained: Path, tmp_path: Path) -> None:
+    path, output = tmp_path / "texts.txt", tmp_path / "found.jsonl"
+    path.write_text("the dog number 7 saw a cat again\n\nthe cat number 8 saw a dog again\n")
+    options = [f"--ckpt_path={trained}/checkpoints/best.ckpt", f"--data.path={path}", f"--output={output}"]
+    assert main(["predict", *options]) == 0
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["text"] for record in records] == path.read_text().splitlines()
+    assert [records[i]["label"] for i in (0, 2)] == ["dog", "cat"]
+
+
+def test_what_is_cut_is_said(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = f"--data.text={'the dog ' * 200}"
+    assert main(["predict", f"--ckpt_path={trained}/checkpoints/best.ckpt", text]) == 0
+    assert "texts over 256 tokens are cut (head is kept): 100.0 %" in capfd.readouterr().err
+
+
+def test_columns_and_splits_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{i},{PAIRS[i % 2][0]} {i} sat,some long body of text {i},{PAIRS[i % 2][0]}" for i in range(100)]
+    (tmp_path / "all.csv").write_text("id,title,text,label\n" + "\n".join(lines))
+    few = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=1", f"--run_dir={tmp_path}/run"]
+    own = [f"--data.path={tmp_path}/all.csv", "--data.text_column=title"]
+    assert main(["fit", "--config=dense_cls.yaml", *SMALL, *few, *own]) == 0
+    (tmp_path / "new.csv").write_text((tmp_path / "all.csv").read_text())
+    for command, path, count in (("predict", "new.csv", 100), ("test", "new.csv", 100), ("test", "all.csv", 10)):
+        monkeypatch.chdir(tmp_path)
+        options = [f"--ckpt_path={tmp_path}/run/checkpoints/best.ckpt", f"--data.path={path}", "--output=found.jsonl"]
+        assert main([command, *options]) == 0
+        records = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+        assert len(records) == count and all(record["text"].endswith(" sat") for record in records)
+
+
 def test_another_corpus_is_tested_as_it_is_found(trained: Path, tmp_path: Path) -> None:
     rows = [f"{first},the {first} number {i} saw a {second}" for i, (first, second) in enumerate(PAIRS * 5)]
     (tmp_path / "test.csv").write_text("label,text\n" + "\n".join(rows))
@@ -123,6 +154,10 @@ def test_slots_and_intents_together(tmp_path: Path) -> None:
     assert records[0].keys() >= {"text", "entities", "gold", "label", "gold_label", "probabilities"}
     agree = sum(record["label"] == record["gold_label"] for record in records) / len(records)
     assert agree == pytest.approx(results["class_accuracy"])
+    output = [f"--ckpt_path={run}/checkpoints/best.ckpt", f"--output={tmp_path}/found.jsonl"]
+    assert main(["predict", *output, "--data.text=Bob lives here", "--data.text="]) == 0
+    records = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert records[0]["label"] and records[1]["label"] is None and records[1]["entities"] == []
 
 
 def test_words_to_tag_are_spelled_in_subwords(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -229,13 +229,20 @@ def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, 
     forget = ["vectors"]
     own = data["init_args"].get("path")
     given = _value_of(options, "data.path")
-    if subcommand == "predict" or given not in (None, own):  # another corpus, of which its own splits say nothing
-        forget += ["path", "text", "files", "token_column", "tag_column", "text_column", "label_column", "split"]
+    if subcommand == "predict" or not _same_file(given, own):  # another corpus, of which its own splits say nothing
+        forget += ["path", "text", "files", "split"]
+        columns = ("token_column", "tag_column", "text_column", "label_column")
+        forget += [name for name in columns if not isinstance(data["init_args"].get(name), str)]
+        data["init_args"] |= {"folds": 0} if "folds" in data["init_args"] else {}
     for name in ("scheme", "vectors", "min_frequency", "unit", "subwords"):
         if _value_of(options, f"data.{name}") is not None:
             raise UsageError(f"--data.{name} is fixed by the checkpoint: leave it out")
     data["init_args"] |= {name: None for name in forget if name in data["init_args"]}
     return {"model": class_config(checkpoint["hyper_parameters"]), "data": data}
+
+
+def _same_file(given: str | None, own: str | None) -> bool:
+    return given in (None, own) or (own is not None and Path(str(given)).resolve() == Path(own).resolve())
 
 
 def _value_of(options: Sequence[tuple[str, str | None]], name: str) -> str | None:

@@ -98,6 +98,57 @@ def test_each_class_is_split_alike(corpus: Path) -> None:
     assert module(corpus, split_seed=1).splits["test"].raw != made.splits["test"].raw
 
 
+def rows(labels: list[str], path: Path) -> Path:
+    path.write_text("label,text\n" + "".join(f"{label},this is text {i}\n" for i, label in enumerate(labels)))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["many labels", "small classes"])
+def test_rare_classes_are_shared_out(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"c{i}" for i in range(20)]
+    several = ["|".join(sorted(rng.choice(names, rng.integers(2, 6), replace=False))) for _ in range(1000)]
+    labels = several if kind == "many labels" else [f"c{i % 30}" for i in range(90)]
+    path, options = rows(labels, tmp_path / "all.csv"), {"label_separator": "|"} if kind == "many labels" else {}
+    sizes = {name: split.num_documents for name, split in module(path, **options).splits.items()}
+    assert sum(sizes.values()) == len(labels)
+    assert all(0.08 < sizes[name] / len(labels) < 0.12 for name in ("validation", "test"))
+    sizes = [module(path, folds=10, fold=i, **options).splits["test"].num_documents for i in range(10)]
+    assert sum(sizes) == len(labels) and max(sizes) <= 1.3 * min(sizes)
+
+
+@pytest.mark.parametrize("count", [4, 6, 9, 25])
+def test_no_text_is_in_two_splits(count: int, tmp_path: Path) -> None:
+    made = module(rows(["ab"[i % 2] for i in range(count)], tmp_path / "all.csv"))
+    texts = [text for split in made.splits.values() for text in split.raw]
+    assert len(texts) == len(set(texts)) == count and min(map(len, made.splits.values())) >= 1
+
+
+def test_another_name_is_another_corpus(tmp_path: Path) -> None:
+    for label, folder in (("good", tmp_path / "pos"), ("bad", tmp_path / "neg")):
+        folder.mkdir()
+        for i in range(12):
+            (folder / f"{i}.TXT").write_text(f"a {label} thing {i}")
+    assert set(classes(module(tmp_path), "train")) == {"pos", "neg"}
+    (tmp_path / "pos").rename(tmp_path / "positive")
+    assert set(classes(module(tmp_path), "train")) == {"positive", "neg"}
+
+
+def test_a_class_without_training_texts_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows(["a", "b"] * 20, tmp_path / "train.csv")
+    rows(["a", "b", "A"] * 5, tmp_path / "test.csv")
+    module(tmp_path)
+    assert "no training text has the class A" in capsys.readouterr().err
+
+
+def test_folds_of_a_corpus_with_splits_are_refused(tmp_path: Path) -> None:
+    rows(["a", "b"] * 20, tmp_path / "test.csv")
+    (tmp_path / "notes.md").write_text("alone a file would be the whole corpus")
+    rows(["a", "b"] * 20, tmp_path / "dev.csv")
+    with pytest.raises(ValueError, match=r"splits of its own \(validation, test\): use --data.folds 0"):
+        module(tmp_path, folds=3)
+
+
 def test_folds_cover_all_texts_once(corpus: Path) -> None:
     folds = [module(corpus, folds=5, fold=i) for i in range(5)]
     assert sorted(text for made in folds for text in made.splits["test"].raw) == sorted(
@@ -112,6 +163,7 @@ def test_folds_cover_all_texts_once(corpus: Path) -> None:
     ("options", "message"),
     [
         ({"folds": 2}, "of at least 3; got 0 of 2"),
+        ({"label_separator": ""}, "label_separator must not be empty"),
         ({"folds": 5, "fold": 5}, "one of 0 .. folds - 1"),
         ({"max_length": 0}, "max_length must be at least 1"),
         ({"folds": 500}, "too few for 500 folds"),

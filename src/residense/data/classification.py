@@ -11,7 +11,7 @@ import numpy as np
 from residense.data.cache import Arrays, cached, fingerprint
 from residense.data.columns import Column
 from residense.data.corpus import Corpus
-from residense.data.files import decode_lines
+from residense.data.files import decode_lines, read_lines
 from residense.data.module import TextDataModule
 from residense.data.source import HUB, Loaded, fold, pack, unpack
 from residense.data.synthetic_texts import SyntheticTexts
@@ -19,6 +19,7 @@ from residense.data.texts import Texts, find_texts, read_text_dataset, read_text
 from residense.data.units import Truncate, Unit, Units, kept, subword_tokenizer
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
+from residense.messages import say
 from residense.predictions import Text
 
 
@@ -43,12 +44,12 @@ class TextSource:
         if self.path is not None and self.path.startswith(HUB):  # `datasets` has a cache of its own
             return unpack(self._read(unit, subwords))
         files = find_texts(Path(self.path), self.files) if self.path else {}
-        options = [unit, subwords, {k: v for k, v in vars(self).items() if k not in ("path", "files")}]
-        return unpack(cached(fingerprint(self._contents(files.values()), options), lambda: self._read(unit, subwords)))
-
-    def _contents(self, files: Iterable[Path]) -> list[Path]:
+        parts = {name: sorted(file.rglob("*")) if file.is_dir() else [file] for name, file in files.items()}
+        names = [(name, [str(part.relative_to(files[name].parent)) for part in found]) for name, found in parts.items()]
+        options = [unit, subwords, {k: v for k, v in vars(self).items() if k not in ("path", "files")}, names]
         own = [Path(self.subwords)] if isinstance(self.subwords, str) else []
-        return [*own, *(part for file in files for part in (sorted(file.rglob("*.txt")) if file.is_dir() else [file]))]
+        contents = [*own, *(part for found in parts.values() for part in found if part.is_file())]
+        return unpack(cached(fingerprint(contents, options), lambda: self._read(unit, subwords)))
 
     def _read(self, unit: str, subwords: str) -> Arrays:
         readings = self._readings()
@@ -96,6 +97,9 @@ class TextSource:
         if self.path in (None, "-"):
             lines = decode_lines(sys.stdin.buffer.read(), Path("standard input"), self.encoding, self.repair)[0]
             return iter(lines[:-1] if lines[-1] == "" else lines)
+        if self.path.lower().removesuffix(".gz").endswith(".txt"):
+            lines = read_lines(Path(self.path), self.encoding, self.repair)[0]
+            return iter(lines[:-1] if lines[-1] == "" else lines)
         options = (self.text_column, None, self.encoding, self.repair, False)
         return iter(read_texts(Path(self.path), *options).texts)
 
@@ -120,7 +124,7 @@ class ClassificationDataModule(TextDataModule):
         encoding: of the files.
         repair: mend or drop malformed input, and report how often.
         unit: what a token is: `word` (a character in Chinese and Japanese), `char`, or `subword`.
-        subwords: for the unit `subword`: how many to train on the training texts, or a tokenizer.json.
+        subwords: for the unit `subword`: how many to train on the texts of the training file, or a tokenizer.json.
         max_length: tokens of a text that are read.
         truncate: which ones: the first (`head`), or a quarter from the head and the rest from the tail.
         split: shares of train, validation and test where there is one file only, each class alike; null takes it whole.
@@ -169,6 +173,8 @@ class ClassificationDataModule(TextDataModule):
 
     def check(self) -> None:
         super().check()
+        if self.source.label_separator == "":
+            raise ValueError("data.label_separator must not be empty; leave it out where each text has one label")
         if self.source.max_length < 1:
             raise ValueError(f"data.max_length must be at least 1 token; got {self.source.max_length}")
         if self.folds and not (self.folds > 2 and 0 <= self.fold < self.folds):
@@ -181,7 +187,11 @@ class ClassificationDataModule(TextDataModule):
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
         texts = self.text or [*self.source.texts()]
-        return self.source.corpus(texts, [], Units(vocabulary.unit, vocabulary.subwords))[0]
+        corpus, share = self.source.corpus(texts, [], Units(vocabulary.unit, vocabulary.subwords))
+        if share:
+            limit, part = self.source.max_length, self.source.truncate
+            say(f"texts over {limit} tokens are cut ({part} is kept): {100 * share:.1f} %")
+        return corpus
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         words, width = vectors.words, vectors.matrix.shape[1]

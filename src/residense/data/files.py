@@ -48,6 +48,9 @@ def find_splits(path: Path, pattern: str | None = None, suffixes: re.Pattern[str
         return {"train": files[0]}
     if not found:
         wrong = f"no {pattern or 'train, dev or test file'} here, only {_names(path.iterdir())}"
+        if pattern is None and by_split(select(path, "*", suffixes)):
+            fix = "a corpus of tags is read by dense_ner.yaml and its like, one of texts by dense_cls.yaml"
+            raise CorpusError(path, None, f"{wrong}: no suffix of such a corpus", fix=fix)
         fix = "name the files train, dev and test, select with `--data.files`, or give `--data.path` one file"
         raise CorpusError(path, None, wrong, fix=fix)
     return only(path, found)
@@ -83,7 +86,8 @@ def find_classes(path: Path) -> dict[str, list[Path]]:
     """
     classes = {}
     for folder in sorted(_folders(path)):
-        texts = [file for file in sorted(folder.glob("*.txt")) if file.is_file() and not file.name.startswith(".")]
+        files = (file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith("."))
+        texts = [file for file in files if file.suffix.lower() == ".txt"]
         if texts and folder.name.lower() not in _SPLITS.keys() | {"unsup"}:
             classes[folder.name] = texts
     return classes

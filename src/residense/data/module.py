@@ -111,6 +111,9 @@ class TextDataModule(L.LightningDataModule):
             self.vector_matrix = vectors.matrix if self.vectors else None
             built = self.build_vocabulary(loaded, vectors)
             self.vocabulary = built if self.known is None else built.with_words_of(self.known)
+            untrained = [c for c, n in zip(built.classes, built.class_counts, strict=True) if not n]
+            if untrained:
+                loaded.notes.append(f"no training text has the class {', '.join(untrained[:10])}")
         say(*loaded.notes, *(f"{name}: {self.summarise(corpus)}" for name, corpus in self.splits.items()))
 
     # -- batches ----------------------------------------------------------------------------------------------------

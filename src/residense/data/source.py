@@ -19,6 +19,8 @@ from residense.data.synthetic import Synthetic
 from residense.predictions import Text
 
 HUB = "hf:"
+RARE = 20  # texts of a class
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
 
 
 class Loaded(NamedTuple):
@@ -125,7 +127,7 @@ def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> L
     place = _places(corpus, seed)
     made, start, taken = {}, 0.0, np.zeros(corpus.num_documents, bool)
     for name, share in wanted.items():
-        chosen = (place >= start) & (place < start + share)
+        chosen = (place >= start) & (place < start + share) & ~taken
         chosen[np.argmin(np.where(taken, np.inf, place))] |= not chosen.any()
         made[name], taken, start = corpus.select(np.flatnonzero(chosen)), taken | chosen, start + share
     if taken.all():
@@ -138,9 +140,10 @@ def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> L
 
 def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
     """One of several splits of all texts: a fold to test on, the next one to validate on, the others to train on."""
+    if [*loaded.splits] != ["train"]:
+        found = ", ".join(loaded.splits)
+        raise ValueError(f"data.folds: the corpus comes in splits of its own ({found}): use --data.folds 0")
     corpus = loaded.splits["train"]
-    if len(loaded.splits) > 1:
-        raise ValueError(f"data.folds: the corpus comes in splits of its own: {', '.join(loaded.splits)}")
     place = np.floor(_places(corpus, seed) * folds).astype(int)
     test, validation = place == number, place == (number + 1) % folds
     chosen = {"train": ~test & ~validation, "validation": validation, "test": test}
@@ -151,7 +154,10 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
 
 
 def _places(corpus: Corpus, seed: int) -> np.ndarray:
-    """A number in [0, 1) for each text, such that an interval takes the same share of each class."""
+    """A number in [0, 1) for each text, such that an interval takes the same share of each class, and of all texts.
+
+    Classes with few texts begin at places that are spread evenly, or an interval would take one from each or none.
+    """
     _, kind = np.unique(corpus.targets, axis=0, return_inverse=True)
     kind = kind.reshape(-1) if len(corpus.targets) else np.zeros(corpus.num_documents, int)
     order = np.random.default_rng(seed).permutation(corpus.num_documents)
@@ -159,7 +165,9 @@ def _places(corpus: Corpus, seed: int) -> np.ndarray:
     sizes = np.bincount(kind)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     places = np.empty(len(order))
-    places[order] = (rank + 0.5) / np.repeat(sizes, sizes)
+    begin, rare = np.full(len(sizes), 0.5), np.flatnonzero(sizes < RARE)
+    begin[rare[np.argsort(sizes[rare], kind="stable")]] = (0.5 + np.arange(len(rare)) * GOLDEN) % 1
+    places[order] = (rank + np.repeat(begin, sizes)) / np.repeat(sizes, sizes)
     return places
 
 

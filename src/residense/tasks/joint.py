@@ -123,7 +123,9 @@ class JointTagger(Tagger):
         corpus, names = data.splits[stage], self.vocabulary.classes
         classes = {int(corpus.document[both.classes.place]): both.classes.probabilities for both in predicted}
         gold = corpus.document_classes() if stage == "test" else None
-        tagged = super().records([both.tags for both in predicted], data, stage)
-        for place, record in zip(sorted(classes), tagged, strict=True):
+        for place, found in self.placed([both.tags for both in predicted], data, stage):
+            if place not in classes:  # a text without a token
+                yield found | ({"labels": []} if self.multi_label else {"label": None})
+                continue
             right = {} if gold is None else {"gold_label": gold[place] if self.multi_label else gold[place][0]}
-            yield record | class_record(classes[place], names, self.multi_label) | right
+            yield found | class_record(classes[place], names, self.multi_label) | right

@@ -143,6 +143,12 @@ class Tagger(Task):
 
     def records(self, predicted: list[Tags], data: TaggingDataModule, stage: str) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""
+        return (found for _, found in self.placed(predicted, data, stage))
+
+    def placed(
+        self, predicted: list[Tags], data: TaggingDataModule, stage: str
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The same, each with the place of its text in the corpus."""
         assert self.vocabulary is not None
         corpus, labels = data.splits[stage], self.vocabulary.labels
         gold = corpus.document_tags() if stage == "test" else None
@@ -150,7 +156,7 @@ class Tagger(Task):
         for i, tags in enumerate(merge(predicted, corpus.document, len(texts))):
             if len(tags.tags) < len(texts[i].offsets):
                 continue  # left out by a limit on batches
-            yield record(texts[i], tags, labels, self.vocabulary.scheme, gold[i] if gold else None)
+            yield i, record(texts[i], tags, labels, self.vocabulary.scheme, gold[i] if gold else None)
 
     def compare(self, predicted: list[Tags], data: TaggingDataModule) -> dict[str, dict[str, float]]:
         """Scores on entities unseen in training, and of looking up the entities of training."""
