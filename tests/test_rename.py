@@ -14,6 +14,10 @@ NAME = Path(__import__("residense").__file__).parent.name  # whatever the projec
 NEW = "_".join(("acme", "tagger"))  # not written out here: the way back would take it for the name
 
 
+def title(name: str) -> str:
+    return name.replace("_", " ").title()
+
+
 @pytest.fixture
 def fork(tmp_path: Path) -> Path:
     """A copy of the project with one change that was never committed, and no git."""
@@ -21,7 +25,7 @@ def fork(tmp_path: Path) -> Path:
         ".git", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "runs", "wandb", ".venv"
     )
     copy = Path(shutil.copytree(ROOT, tmp_path / "fork", ignore=passed))
-    (copy / "notes.txt").write_text(f"{NAME}, {NAME.upper()}_CACHE and {NAME.title()}; not {NAME}s\n")
+    (copy / "notes.txt").write_text(f"{NAME}, {NAME.upper()}_CACHE and {title(NAME)}; not {NAME}s\n")
     (copy / "picture.bin").write_bytes(b"\0" + NAME.encode())
     return copy
 
