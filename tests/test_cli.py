@@ -69,6 +69,7 @@ def test_fit_leaves_one_self_contained_run_directory(fit: Callable[..., int], tm
     assert "--name=mine" in (directory / "command.txt").read_text()
 
 
+@pytest.mark.slow
 def test_two_runs_started_together_do_not_meet(fit: Callable[..., int], tmp_path: Path) -> None:
     assert fit() == fit() == 0
     assert len(list((tmp_path / "runs" / "dense_ner").iterdir())) == 2
@@ -85,6 +86,7 @@ def test_the_resolved_config_repeats_the_run(fit: Callable[..., int], tmp_path: 
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.slow
 def test_wandb_is_offline_without_a_key_and_stays_in_the_run_directory(tmp_path: Path) -> None:
     few = ["--data.synthetic.size=1000", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
     command = [sys.executable, str(Path(__file__).parents[1] / "main.py"), "fit", "--config=dense_ner.yaml", *few]
@@ -211,6 +213,7 @@ def test_a_split_file_is_tested_on_its_own_test_split(
     assert "--data.scheme is fixed by the checkpoint" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluating_leaves_the_history_of_the_run_alone(fit: Callable[..., int], tmp_path: Path) -> None:
     assert fit("--run_dir=here", "--logger=csv") == 0
     before = {path.name: path.read_bytes() for path in Path("here").iterdir() if path.is_file()}
@@ -244,7 +247,7 @@ def test_a_run_goes_on_where_it_stopped(fit: Callable[..., int], tmp_path: Path)
     assert torch.load("here/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
 
 
-@pytest.mark.parametrize("limit", ["1.0", "3"])
+@pytest.mark.parametrize("limit", ["1.0", pytest.param("3", marks=pytest.mark.slow)])
 def test_a_resumed_run_trains_on_the_same_batches_at_the_same_rates(limit: str, fit: Callable[..., int]) -> None:
     still = ["--model.embeddings.dropout=0", "--model.embeddings.word_dropout=0", "--model.encoder.branch.dropout=0"]
     steady = ["--model.schedule.decay=constant", "--model.schedule.warmup=0", "--data.synthetic.size=200"]

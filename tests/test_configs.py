@@ -32,7 +32,13 @@ def test_experiment_trains(name: str, fit: Callable[..., int]) -> None:
     assert fit(f"--config={name}", *TOGETHER.get(name, [])) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in FRAGMENTS if name not in SEVERAL])
+def cases(names: list[str]) -> list[object]:
+    """Blocks and connections are in the slow tier: tests/nn/ has them all in the fast one, each with each."""
+    slow = ("block/", "connection/")
+    return [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(slow)) for name in names]
+
+
+@pytest.mark.parametrize("name", cases([name for name in FRAGMENTS if name not in SEVERAL]))
 def test_fragment_trains(name: str, fit: Callable[..., int]) -> None:
     options = [f"--{PARTS[name.split('/')[0]]}={name}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     assert fit(*options, *TOGETHER.get(name, [])) == 0

@@ -209,7 +209,7 @@ CORPORA: dict[str, tuple[dict[str, Any], dict[str, int], int]] = {
 }
 
 
-LARGE = ("ag-news", "chnsenticorp-htl")
+LARGE = ("ag-news", "banking77", "chnsenticorp-htl", "sst2", "sst5")
 
 
 @needs_corpora
