@@ -27,15 +27,15 @@ FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.
 SEVERAL = ("trainer/ddp.yaml", "trainer/sharded.yaml")  # start processes: test_distributed.py, test_sharded.py
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+def cases(names: list[str]) -> list[object]:
+    """Blocks, connections and their experiments are slow: tests/nn/ has them all in the fast tier, each with each."""
+    slow = ("block/", "connection/", "dense_transformer", "hyper", "idcnn", "resnet", "transformer")
+    return [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(slow)) for name in names]
+
+
+@pytest.mark.parametrize("name", cases(EXPERIMENTS))
 def test_experiment_trains(name: str, fit: Callable[..., int]) -> None:
     assert fit(f"--config={name}", *TOGETHER.get(name, [])) == 0
-
-
-def cases(names: list[str]) -> list[object]:
-    """Blocks and connections are in the slow tier: tests/nn/ has them all in the fast one, each with each."""
-    slow = ("block/", "connection/")
-    return [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(slow)) for name in names]
 
 
 @pytest.mark.parametrize("name", cases([name for name in FRAGMENTS if name not in SEVERAL]))
@@ -52,7 +52,12 @@ def test_config_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("block", "connection"),
-    [("conv", "Residual"), ("lstm", "Plain"), ("transformer", "MultiwayDynamicDense"), ("idcnn", "HyperConnections")],
+    [
+        ("transformer", "MultiwayDynamicDense"),
+        pytest.param("conv", "Residual", marks=pytest.mark.slow),
+        pytest.param("lstm", "Plain", marks=pytest.mark.slow),
+        pytest.param("idcnn", "HyperConnections", marks=pytest.mark.slow),
+    ],
 )
 def test_any_pair_is_a_matter_of_two_words(block: str, connection: str, fit: Callable[..., int]) -> None:
     assert fit(f"--model.encoder.block=block/{block}.yaml", f"--model.encoder.connection={connection}") == 0

@@ -44,7 +44,7 @@ def counts(data: TaggingDataModule) -> dict[str, tuple[int, int, int]]:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared corpora are not beside the repository")
 @pytest.mark.parametrize("name", COUNTS)
-@pytest.mark.parametrize("scheme", ["IOBES", "IOB1"])
+@pytest.mark.parametrize("scheme", ["IOBES", pytest.param("IOB1", marks=pytest.mark.slow)])
 def test_published_counts_survive_conversion_and_cache(name: str, scheme: str) -> None:
     for _ in range(2):  # read, then from the cache
         data = TaggingDataModule(path=str(SHARED / name), scheme=scheme, max_length=1000)  # type: ignore[arg-type]
