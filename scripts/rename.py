@@ -29,9 +29,9 @@ PASSED = {
 }  # without git, folders to leave alone
 
 
-def forms(name: str) -> dict[str, str]:
-    """A name as it is written in code, in environment variables and in prose, each with what it is."""
-    return {"code": name, "variable": name.upper(), "title": name.replace("_", " ").title()}
+def forms(name: str) -> tuple[str, str, str]:
+    """A name as it is written in code, in environment variables and in prose."""
+    return name, name.upper(), name.replace("_", " ").title()
 
 
 def files(root: Path) -> Iterator[Path]:
@@ -50,7 +50,7 @@ def files(root: Path) -> Iterator[Path]:
 
 def renamed(text: str, old: str, new: str) -> str:
     """The text with each form of the old name in that of the new one, where it is a word or part of an identifier."""
-    for before, after in zip(forms(old).values(), forms(new).values(), strict=True):
+    for before, after in zip(forms(old), forms(new), strict=True):
         text = re.sub(rf"(?<![A-Za-z0-9]){before}(?![A-Za-z0-9])", after, text)
     return text
 
@@ -69,7 +69,7 @@ def check(root: Path, old: str, new: str) -> None:
         sys.exit(f"error: {new!r} is no name for a package: use lower-case letters, digits and single underscores")
     if new in sys.stdlib_module_names:
         sys.exit(f"error: {new} is a module of Python itself: use another name")
-    word = re.compile("|".join(rf"(?<![A-Za-z0-9]){form}(?![A-Za-z0-9])" for form in forms(new).values()))
+    word = re.compile("|".join(rf"(?<![A-Za-z0-9]){form}(?![A-Za-z0-9])" for form in forms(new)))
     for path in files(root):
         place = path.relative_to(root)
         if path.suffix not in CODE or place.parts[0] == "tests" or path.name == Path(__file__).name:

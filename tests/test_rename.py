@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import residense
+
 ROOT = Path(__file__).parents[1]
-NAME = Path(__import__("residense").__file__).parent.name  # whatever the project is called by now
+NAME = residense.__name__  # whatever the project is called by now
 NEW = "_".join(("acme", "tagger"))  # not written out here: the way back would take it for the name
 
 

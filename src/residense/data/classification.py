@@ -1,7 +1,6 @@
 """Corpora for text classification: found, read, cut into tokens, cached, and cut into batches."""
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from residense.data.cache import Arrays, cached, fingerprint
 from residense.data.columns import Column
 from residense.data.corpus import Corpus
-from residense.data.files import decode_lines, read_lines
+from residense.data.files import text_lines
 from residense.data.module import TextDataModule
 from residense.data.source import HUB, Loaded, fold, pack, unpack
 from residense.data.synthetic_texts import SyntheticTexts
@@ -92,16 +91,13 @@ class TextSource:
         corpus = Corpus.build(pairs, "none", self.max_length, [text for _, text in shortened], labels)
         return corpus, long / max(1, len(shortened))
 
-    def texts(self) -> Iterator[str]:
+    def texts(self) -> list[str]:
         """Texts without labels: one a line of .txt or of standard input, or those of a corpus file."""
-        if self.path in (None, "-"):
-            lines = decode_lines(sys.stdin.buffer.read(), Path("standard input"), self.encoding, self.repair)[0]
-            return iter(lines[:-1] if lines[-1] == "" else lines)
-        if self.path.lower().removesuffix(".gz").endswith(".txt"):
-            lines = read_lines(Path(self.path), self.encoding, self.repair)[0]
-            return iter(lines[:-1] if lines[-1] == "" else lines)
+        lines = text_lines(self.path, self.encoding, self.repair)
+        if lines is not None:
+            return lines
         options = (self.text_column, None, self.encoding, self.repair, False)
-        return iter(read_texts(Path(self.path), *options).texts)
+        return read_texts(Path(str(self.path)), *options).texts
 
 
 def _notes(reading: Texts) -> list[str]:
@@ -186,7 +182,7 @@ class ClassificationDataModule(TextDataModule):
         return fold(loaded, self.folds, self.fold, self.split_seed) if self.folds else loaded
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
-        texts = self.text or [*self.source.texts()]
+        texts = self.text or self.source.texts()
         corpus, share = self.source.corpus(texts, [], Units(vocabulary.unit, vocabulary.subwords))
         if share:
             limit, part = self.source.max_length, self.source.truncate

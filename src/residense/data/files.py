@@ -6,6 +6,7 @@ The name of a file says its split, and its bytes are decoded strictly unless rep
 import fnmatch
 import gzip
 import re
+import sys
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,6 +112,17 @@ def read_lines(path: Path, encoding: str, repair: bool) -> tuple[list[str], int]
         repair: Replace what cannot be decoded by U+FFFD, and count it, instead of raising.
     """
     return decode_lines(_read_bytes(path), path, encoding, repair)
+
+
+def text_lines(path: str | None, encoding: str, repair: bool) -> list[str] | None:
+    """Return the texts of a .txt file or of standard input, one a line, blank ones too; None for any other file."""
+    if path in (None, "-"):
+        lines = decode_lines(sys.stdin.buffer.read(), Path("standard input"), encoding, repair)[0]
+    elif path.lower().removesuffix(".gz").endswith(".txt"):
+        lines = read_lines(Path(path), encoding, repair)[0]
+    else:
+        return None
+    return lines[:-1] if lines[-1] == "" else lines  # the last line ends, it does not begin another
 
 
 def decode_lines(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[list[str], int]:

@@ -1,6 +1,5 @@
 """Where a corpus comes from: files, the hub, or the generator; all splits as arrays, cached, and what was inferred."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,7 +11,7 @@ import numpy as np
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
 from residense.data.columns import Column
 from residense.data.corpus import Corpus
-from residense.data.files import decode_lines, find_splits, read_lines
+from residense.data.files import find_splits, text_lines
 from residense.data.readers import CorpusError, Reading, read, read_dataset
 from residense.data.schemes import detect
 from residense.data.synthetic import Synthetic
@@ -89,15 +88,11 @@ class Source:
 
     def texts(self, unit: str) -> Iterator[Text]:
         """Texts without tags: one a line of .txt or of standard input, or the sentences of a corpus file."""
-        if self.path in (None, "-"):
-            yield from _raw(
-                decode_lines(sys.stdin.buffer.read(), Path("standard input"), self.encoding, self.repair)[0], unit
-            )
+        lines = text_lines(self.path, self.encoding, self.repair)
+        if lines is not None:
+            yield from (Text.raw(line, unit) for line in lines)
             return
-        path = Path(self.path)
-        if path.name.removesuffix(".gz").endswith(".txt"):
-            yield from _raw(read_lines(path, self.encoding, self.repair)[0], unit)
-            return
+        path = Path(str(self.path))
         if not path.is_file():
             raise CorpusError(path, None, "no such file", fix="give --data.path a file or --data.text a text")
         reading = read(path, self.token_column, self.tag_column, self.encoding, self.repair, labelled=False)
@@ -187,11 +182,6 @@ def unpack(arrays: Arrays) -> Loaded:
         for name in names
     }
     return Loaded(splits, unpack_strings(arrays["notes"]), *unpack_strings(arrays["read"]))
-
-
-def _raw(lines: list[str], unit: str) -> Iterator[Text]:
-    """One text a line; the last line ends, it does not begin another."""
-    yield from (Text.raw(line, unit) for line in (lines[:-1] if lines[-1] == "" else lines))
 
 
 def _texts_of(reading: Reading) -> list[Text]:

@@ -100,7 +100,7 @@ class Classifier(Task):
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Of each class: [B, K]."""
-        return scores.float().sigmoid() if self.multi_label else scores.float().softmax(-1)
+        return class_probabilities(scores, self.multi_label)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(self(batch), batch)
@@ -157,6 +157,11 @@ def class_loss(scores: Tensor, target: Tensor, weights: Tensor, smoothing: float
         return F.binary_cross_entropy_with_logits(scores.float(), smooth, weight=weights, reduction="sum")
     smooth = target * (1 - smoothing) + smoothing / target.shape[1]
     return -((weights * target).sum(-1) * (smooth * scores.float().log_softmax(-1)).sum(-1)).sum()
+
+
+def class_probabilities(scores: Tensor, multi_label: bool) -> Tensor:
+    """Of each class, from `scores` [B, K]: [B, K]."""
+    return scores.float().sigmoid() if multi_label else scores.float().softmax(-1)
 
 
 def class_record(probabilities: list[float], names: list[str], multi_label: bool) -> dict[str, Any]:

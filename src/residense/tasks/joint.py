@@ -18,7 +18,7 @@ from residense.nn.heads import CRF, TaggingHead
 from residense.nn.pooling import MaxPooling, Pooling
 from residense.optim import Warmup
 from residense.predictions import Tags
-from residense.tasks.classification import Classes, class_loss, class_record
+from residense.tasks.classification import Classes, class_loss, class_probabilities, class_record
 from residense.tasks.tagging import Tagger
 
 
@@ -83,8 +83,7 @@ class JointTagger(Tagger):
 
     def probabilities(self, h: Tensor, mask: Tensor) -> Tensor:
         """Of each class: [B, K]."""
-        scores = self.class_scores(h, mask).float()
-        return scores.sigmoid() if self.multi_label else scores.softmax(-1)
+        return class_probabilities(self.class_scores(h, mask), self.multi_label)
 
     def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
         share = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
