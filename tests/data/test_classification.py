@@ -239,10 +239,10 @@ def test_files_with_other_sentences_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"train.intent.tsv:2: not the sentence of the file with slots, 'thanks a lot'"
     ):
-        SlotsDataModule(str(tmp_path)).load()
+        SlotsDataModule(path=str(tmp_path)).load()
     intents.write_text("flight\tfly to Rome\nthanks\tthanks a lot\nflight\tfly to Rome\n")
     with pytest.raises(ValueError, match="3 intents for 2 sentences"):
-        SlotsDataModule(str(tmp_path)).load()
+        SlotsDataModule(path=str(tmp_path)).load()
 
 
 def test_a_vocabulary_keeps_its_unit_and_classes(corpus: Path) -> None:
