@@ -15,12 +15,11 @@ from pathlib import Path
 MAIN = Path(__file__).parents[1] / "main.py"
 
 
-def score(folder: Path, seed: int, options: list[str]) -> dict[str, float]:
-    """Test scores of one seed, trained first if need be."""
-    run = folder / f"seed-{seed}"
+def score(run: Path, options: list[str]) -> dict[str, float]:
+    """Test scores of the run in a folder, trained first if need be."""
     if not (run / "test.json").exists():
-        command = [sys.executable, str(MAIN), "fit", f"--run_dir={run}", f"--seed_everything={seed}", *options]
-        subprocess.run([*command, "--ckpt_path=last"], check=True)
+        command = [sys.executable, str(MAIN), "fit", f"--run_dir={run}", *options, "--ckpt_path=last"]
+        subprocess.run(command, check=True)
     results = json.loads((run / "test.json").read_text())
     unseen = results.get("compared", {}).get("unseen in training", {})
     names = {"f1": "F1", "accuracy": "accuracy", "macro_f1": "macro F1", "class_accuracy": "intents"}
@@ -33,7 +32,8 @@ def main() -> None:
     if len(sys.argv) < 4 or not sys.argv[1].isdigit():
         sys.exit(__doc__)
     folder, options = Path(sys.argv[2]), sys.argv[3:]
-    rows = [score(folder, seed, options) for seed in range(int(sys.argv[1]))]
+    seeds = range(int(sys.argv[1]))
+    rows = [score(folder / f"seed-{seed}", [f"--seed_everything={seed}", *options]) for seed in seeds]
     for name in rows[0]:
         values = [row[name] for row in rows]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0

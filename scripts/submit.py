@@ -2,6 +2,7 @@
 
     python scripts/submit.py --nodes 2 --gpus-per-node 4 --time 8:00:00 --config dense_ner.yaml
     python scripts/submit.py --array 0-9%4 --dry-run --config dense_ner.yaml --seed_everything '$SLURM_ARRAY_TASK_ID'
+    python scripts/submit.py --sweep configs/sweeps/wiring.yaml --time 1:00:00
 
 Options that are not listed below are those of `main.py fit`. There is one task for each GPU, or `--tasks-per-node`.
 """
@@ -12,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from sweep import cells
 
 SCRIPT = Path(__file__).with_name("train.slurm")
 SBATCH = ("time", "array", "dependency", "partition", "account", "qos", "mem", "job-name", "mail-user", "constraint")
@@ -29,12 +32,17 @@ def command(words: Sequence[str]) -> tuple[list[str], bool]:
     parser.add_argument("--grace", type=int, default=120, help="seconds before the time limit at which the run saves")
     for name in SBATCH:
         parser.add_argument(f"--{name}", help="as sbatch has it")
+    parser.add_argument("--sweep", type=Path, help="a grid of configs/sweeps: an array with a task for each cell")
     parser.add_argument("--dry-run", action="store_true", help="show the command, submit nothing")
     options, rest = parser.parse_known_args(words)
     tasks = options.tasks_per_node or max(1, options.gpus_per_node)
+    exported = ["ALL", f"RESIDENSE_GRACE={options.grace}"]
+    if options.sweep:
+        exported.append(f"SWEEP={options.sweep}")
+        options.array = options.array or f"0-{len(cells(options.sweep)) - 1}"
     resources = [f"--nodes={options.nodes}", f"--ntasks-per-node={tasks}", f"--cpus-per-task={options.cpus_per_task}"]
     resources += [f"--gpus-per-node={options.gpus_per_node}"] * bool(options.gpus_per_node)
-    resources += [f"--signal=SIGUSR1@{options.grace}", f"--export=ALL,RESIDENSE_GRACE={options.grace}"]
+    resources += [f"--signal=SIGUSR1@{options.grace}", f"--export={','.join(exported)}"]
     given = {name: getattr(options, name.replace("-", "_")) for name in SBATCH}
     resources += [f"--{name}={value}" for name, value in given.items() if value is not None]
     return ["sbatch", *resources, str(SCRIPT), *rest], options.dry_run

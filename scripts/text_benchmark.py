@@ -122,7 +122,8 @@ def main() -> None:
     print("| corpus | config | score | test | baseline |\n|---|---|---|---|---|")
     for name in own.rows:
         row, folder = ROWS[name], own.runs / name
-        values = [score(folder, seed, [*options(row, own.data), *others]) for seed in range(own.seeds)]
+        words = [*options(row, own.data), *others]
+        values = [score(folder / f"seed-{n}", [f"--seed_everything={n}", *words]) for n in range(own.seeds)]
         for said, linear in baselines(row, own.data, folder / "seed-0").items():
             scores = [value[said] for value in values]
             spread = statistics.stdev(scores) if len(scores) > 1 else 0.0

@@ -1,10 +1,15 @@
 """Every config trains, and every pair of block and connection is a matter of one word each."""
 
+import csv
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+
+from residense.cli import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = sorted(path.name for path in CONFIGS.glob("*.yaml"))
@@ -23,7 +28,8 @@ TOGETHER = {
     "vdcnn_cls.yaml": ["--model.encoder.depth=[1,1,1,1]"],  # a width for each
     "data/embedded_texts.yaml": ["--config=dense_cls.yaml"],
 }
-FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.yaml"))
+FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for part in PARTS for path in CONFIGS.glob(f"{part}/*.yaml"))
+WITH = ("debug", "sweeps")  # go with an experiment
 SEVERAL = ("trainer/ddp.yaml", "trainer/sharded.yaml")  # start processes: test_distributed.py, test_sharded.py
 
 
@@ -42,6 +48,38 @@ def test_experiment_trains(name: str, fit: Callable[..., int]) -> None:
 def test_fragment_trains(name: str, fit: Callable[..., int]) -> None:
     options = [f"--{PARTS[name.split('/')[0]]}={name}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     assert fit(*options, *TOGETHER.get(name, [])) == 0
+
+
+def test_no_folder_of_configs_is_left_out() -> None:
+    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {*PARTS, *WITH}
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["dense_ner.yaml", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dense_cls.yaml", "joint_slots.yaml"))],
+)
+def test_one_batch_is_learned_by_heart(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--data.synthetic.size=300",
+        "--model.encoder.depth=2",
+        "--data.batch_tokens=128",
+        "--trainer.max_epochs=80",
+    ]
+    assert main(["fit", "-c", config, "-c", "debug/overfit.yaml", *small, "--run_dir=run"]) == 0
+    with open("run/metrics.csv", newline="") as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses) == 80 and losses[-1] < 0.1 * losses[0]
+
+
+def test_a_profile_says_where_the_time_went(fit: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
+    assert fit("--config=dense_ner.yaml", "--config=debug/profile.yaml", "--logger=none") == 0
+    assert re.search(r"run_training_batch +\t\|  [\d.]+ +\t\|  2 ", caplog.text)
+
+
+def test_a_few_batches_of_everything_go_through(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--config=dense_cls.yaml", "--config=debug/fast.yaml", "--run_dir=run") == 0
+    assert json.loads(Path("run/test.json").read_text())["types"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)

@@ -325,6 +325,7 @@ def quiet() -> None:
     """Keep back what the framework says and nobody can act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # where the time went, if that is asked
     warnings.filterwarnings("ignore", module="lightning")
 
 

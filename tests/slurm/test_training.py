@@ -1,5 +1,6 @@
 """Training as a SLURM job: signalled, preempted, cancelled, and what comes of it. `--n` says how many signals."""
 
+import json
 import random
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from .cluster import Cluster
 
@@ -101,9 +103,12 @@ def test_a_cancelled_job_stays_cancelled(cluster: Cluster, runs: Path) -> None:
 def test_preempted_tasks_of_an_array_come_back(
     cluster: Cluster, runs: Path, record_property: Callable[[str, Any], None]
 ) -> None:
+    sweep = {"method": "grid", "parameters": {"name": {"values": ["a", "b c", "d"]}}, "command": ["fit", "${args}"]}
+    (runs.parent / "sweep.yaml").write_text(json.dumps(sweep))
     whole = train(cluster, runs)
     cluster.wait(whole, "COMPLETED", seconds=120)
-    array = train(cluster, runs, "--partition=spare", "--array=0-2", "--cpus-per-task=1")
+    export = f"--export=ALL,SWEEP={runs.parent}/sweep.yaml"
+    array = train(cluster, runs, "--partition=spare", "--array=0-2", "--cpus-per-task=1", export)
     tasks = [f"{array}_{i}" for i in range(3)]
     for task in tasks:
         cluster.wait(task, "RUNNING")
@@ -118,3 +123,5 @@ def test_preempted_tasks_of_an_array_come_back(
         record_property("point", "training|preemption")
         assert_same_weights(runs, task, whole)
         assert "requeued" in "".join(path.read_text() for path in (runs / task).glob("*.log"))
+    configs = [yaml.safe_load((runs / task / "config.yaml").read_text()) for task in tasks]
+    assert [config["name"] for config in configs] == ["a", "b c", "d"]

@@ -121,6 +121,7 @@ class BatchLoader:
         rank: of this process.
         world_size: number of processes.
         window: batches of one optimiser step.
+        same: shuffle once: each epoch has the batches of the first.
     """
 
     def __init__(
@@ -132,8 +133,9 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         window: int = 1,
+        same: bool = False,
     ):
-        self.data, self.budget, self.shuffle, self.seed = data, budget, shuffle, seed
+        self.data, self.budget, self.shuffle, self.seed, self.same = data, budget, shuffle, seed, same
         self.rank, self.world_size, self.window = rank, world_size, window
         self.epoch, self.position = 0, 0
         self.before_batch: Callable[[], None] = lambda: None  # all of the batch before is done
@@ -146,7 +148,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.epoch, start = self._next
         self._next = (self.epoch + 1, 0)
-        rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
+        rng = np.random.default_rng([self.seed, 0 if self.same else self.epoch]) if self.shuffle else None
         batches = plan(self.data.corpus.lengths, self.budget, rng)
         tokens = [int(self.data.corpus.lengths[index].sum()) for index in batches]
         sentences = [len(index) for index in batches]

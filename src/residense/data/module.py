@@ -121,8 +121,8 @@ class TextDataModule(L.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of the training split."""
         assert self.trainer is not None
-        window = self.trainer.accumulate_grad_batches
-        self._train_loader = self._loader("train", self.batch_tokens, shuffle=True, window=window)
+        window, same = self.trainer.accumulate_grad_batches, self.trainer.overfit_batches > 0
+        self._train_loader = self._loader("train", self.batch_tokens, shuffle=True, window=window, same=same)
         if self._progress:
             self._train_loader.resume(self._progress)
         return self._train_loader
@@ -165,11 +165,11 @@ class TextDataModule(L.LightningDataModule):
         """Batches of the texts to predict."""
         return self._loader("predict", self.eval_batch_tokens)
 
-    def _loader(self, split: str, budget: int, shuffle: bool = False, window: int = 1) -> BatchLoader:
+    def _loader(self, split: str, budget: int, **order: Any) -> BatchLoader:
         assert self.vocabulary is not None and self.trainer is not None
         data = Encoded(self.splits[split], self.vocabulary)
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return BatchLoader(data, budget, shuffle, self.seed, rank, world_size, window)
+        return BatchLoader(data, budget, seed=self.seed, rank=rank, world_size=world_size, **order)
 
     def _task(self) -> Any:
         return self.trainer.lightning_module if self.trainer is not None else None
