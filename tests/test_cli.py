@@ -470,3 +470,81 @@ def test_the_version_says_what_a_report_should(
 def test_main_prints_help_as_a_command(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0 and "fit" in done.stdout and "predict" in done.stdout and done.stderr == ""
+
+
+def test_a_checkpoint_is_used_by_another_class(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shouting.py").write_text(SHOUTING)
+    monkeypatch.chdir(tmp_path)
+    (plain,) = predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=Anna Smith")
+    (other,) = predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=Anna Smith", "--model=shouting.Shouting")
+    assert other == plain | {"loud": True}
+
+
+SHOUTING = """
+from residense import Tagger
+
+
+class Shouting(Tagger):
+    def records(self, *given):
+        return ({**record, "loud": True} for record in super().records(*given))
+"""
+
+COMPILED = """
+from residense import Tagger
+
+
+class Compiled(Tagger):
+    def build(self, vocabulary):
+        super().build(vocabulary)
+        self.encoder.compile(backend="eager", dynamic=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder_keeps_the_names_of_its_weights(
+    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "compiled.py").write_text(COMPILED)
+    options = ["--model.encoder.block=block/conv.yaml", "--logger=csv"]
+    assert fit("--model=compiled.Compiled", "--run_dir=here", *options) == 0
+    assert not [name for name in torch.load("here/checkpoints/best.ckpt")["state_dict"] if "_orig_mod" in name]
+    capfd.readouterr()
+    options = ["--run_dir=here", "--ckpt_path=best", "--data.text=Anna"]
+    assert predict(capfd, *options) == predict(capfd, *options, "--model=Tagger")
+
+
+WITNESS = """
+import lightning as L
+
+
+class Witness(L.Callback):
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_fit_end(self, trainer, pl_module):
+        open(self.name, "w").close()
+"""
+
+
+def test_callbacks_are_added_to_those_there_are(fit: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "witness.py").write_text(WITNESS)
+    for name in ("one", "two"):
+        callback = {"class_path": "witness.Witness", "init_args": {"name": name}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
+    assert fit("--config=dense_ner.yaml", "--config=one.yaml", "--config=two.yaml", "--run_dir=here") == 0
+    assert all(
+        Path(name).exists() for name in ("one", "two", "here/checkpoints/best.ckpt", "here/checkpoints/last.ckpt")
+    )
+
+
+@pytest.mark.slow
+def test_a_sanity_check_leaves_no_trace(fit: Callable[..., int]) -> None:
+    histories = []
+    for steps in (0, 2):
+        options = ["--logger=csv", "--trainer.max_epochs=2", f"--trainer.num_sanity_val_steps={steps}"]
+        assert fit(f"--run_dir={steps}", *options) == 0
+        with Path(f"{steps}/metrics.csv").open(newline="") as stream:
+            histories.append([{**row, "train/tokens_per_s": ""} for row in csv.DictReader(stream)])
+    assert histories[0] == histories[1]

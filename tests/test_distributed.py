@@ -65,3 +65,12 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "saved by 1 processes, resumed by 2: dropout and what the epoch has summed up begin anew" in done.stderr
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+
+
+def test_two_processes_have_one_run_directory(tmp_path: Path) -> None:
+    few = [*OPTIONS, "--trainer.max_steps=2"]
+    command = [sys.executable, str(ROOT / "main.py"), "fit", *few, "--trainer=trainer/ddp.yaml", *TWO]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs" / "dense_ner").iterdir()
+    assert (run / "checkpoints" / "last.ckpt").exists()

@@ -368,3 +368,8 @@ def test_a_run_is_not_resumed_on_a_corpus_that_changed(tmp_path: Path, capfd: py
     capfd.readouterr()
     code = main([*options, "--ckpt_path=last"])
     assert_refused(code, capfd.readouterr().err, f"{tmp_path}: not the texts that this run began with")
+
+
+def test_two_runs_of_one_second_have_two_directories(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
+    assert run_directory("name", None) != run_directory("name", None)

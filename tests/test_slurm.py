@@ -20,8 +20,12 @@ CANCELLED = "JobId=7 JobState=COMPLETING PreemptTime=None"
 
 
 @pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make this process a task of a job."""
+def job(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Make this process a task of a job, where there is a scontrol."""
+    program = tmp_path_factory.mktemp("bin") / "scontrol"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
     def become(number: str = "7", **variables: str) -> None:
         for name, value in {"SLURM_JOB_ID": number, "SLURM_STEP_ID": "0", **variables}.items():
@@ -47,6 +51,15 @@ def test_a_job_comes_back_only_if_it_is_preempted(
     assert not slurm.comes_back(number)
     job()
     assert slurm.comes_back(number) == back
+
+
+def test_a_job_without_scontrol_is_not_requeued(
+    job: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not slurm.comes_back(signal.SIGUSR1)
+    assert "no scontrol here to requeue job 7: submit it again" in capsys.readouterr().err
 
 
 def test_restarts_come_to_an_end(job: Callable[..., None]) -> None:

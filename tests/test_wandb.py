@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from residense.cli import main
@@ -220,3 +221,15 @@ def test_a_segment_cut_anywhere_gives_the_rows_before(run: Path) -> None:
         segment.write_bytes(data[:length])
         found = list(rows(segment))
         assert found == whole[: len(found)]
+
+
+def test_the_whole_config_is_logged_once(run: Path) -> None:
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    (segment,) = segments(run)
+    found = [Record.FromString(record) for record in records(segment.read_bytes())]
+    items = [item for record in found for item in (*record.run.config.update, *record.config.update)]
+    logged = {item.key: json.loads(item.value_json) for item in items}
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert {name: logged[name] for name in config} == config
+    assert logged.keys() - config.keys() == {"_wandb", "config", "git", "parameters"}  # nothing by a second name

@@ -267,7 +267,7 @@ class CLI(LightningCLI):
             remember_wandb(self.run_dir, self.trainer.loggers)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
-                logger.log_hyperparams({**self.config["fit"].as_dict(), "git": git_state().splitlines()[:2]})
+                logger.log_hyperparams({**_plain(self.config["fit"].as_dict()), "git": git_state().splitlines()[:2]})
             if getattr(logger, "_offline", None) is True:
                 say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")

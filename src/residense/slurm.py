@@ -6,6 +6,7 @@ success; see `residense.callbacks.last` for when a run is saved.
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -54,6 +55,9 @@ def comes_back(number: int) -> bool:
         return False
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= MAX_RESTARTS:
         say(f"requeued {MAX_RESTARTS} times: not again")
+        return False
+    if shutil.which("scontrol") is None:  # as in a container
+        say(f"there is no scontrol here to requeue job {job()}: submit it again with the same --run_dir")
         return False
     return number == signal.SIGUSR1 or _is_preempted(_show())
 

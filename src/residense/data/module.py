@@ -121,7 +121,7 @@ class TextDataModule(L.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of the training split."""
         assert self.trainer is not None
-        window, same = self.trainer.accumulate_grad_batches, self.trainer.overfit_batches > 0
+        window, same = self.trainer.accumulate_grad_batches, self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         self._train_loader = self._loader("train", self.batch_tokens, shuffle=True, window=window, same=same)
         if self._progress:
             self._train_loader.resume(self._progress)
