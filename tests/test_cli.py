@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -326,7 +327,10 @@ MISTAKES = [
     (["--trainer.max_epoch=3"], "there is no option trainer.max_epoch; did you mean trainer.max_epochs"),
     (["--model.encoder.connection=Residul"], "there is no class Residul; did you mean Residual?"),
     (["--model.encoder.connection.groth=3"], "there is no option groth; did you mean growth_rate?"),
-    (["--model.encoder.connection.growth_rate=x"], "model.encoder.connection.growth_rate: expected int, got x"),
+    (
+        ["--model.encoder.connection.growth_rate=x"],
+        "model.encoder.connection.growth_rate: expected a whole number, at least 1, got x",
+    ),
     (["--model.encoder.block=Residual"], "model.encoder.block: Residual does not fit here"),
     (["--model.encoder.block=block/nope.yaml"], "there is no file block/nope.yaml"),
     (["--data.scheme=IOB3"], "data.scheme: expected one of 'IOB1', 'IOB2'"),
@@ -338,16 +342,25 @@ MISTAKES = [
     (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
     (["--ckpt_path=last"], "needs --run_dir"),
     (["--config"], "--config needs a value"),
-    (["--data.batch_tokens=0"], "data.batch_tokens must be at least 1"),
+    (["--data.batch_tokens=0"], "data.batch_tokens: expected a whole number, at least 1, got 0"),
     (["--data.split=[80,10,10]"], "three positive shares"),
     (["--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate"),
+    (["--model.optimizer.lr=high"], "model.optimizer.lr: expected float, got high"),
+    (["--model.optimizer.lr=null"], "model.optimizer.lr: expected float, got None"),
+    (["--ema=0.99"], "ema: a group of options, such as --ema.NAME VALUE; got 0.99"),
+    (["--config=dense_ner.yaml", "--config=dense_cls.yaml"], "model: several configs name different classes for it"),
+    (["--data=nowhere.Data"], "data: there is no module nowhere, neither here nor installed"),
+    (["--data.text=Anna"], "--data.text is for predict"),
     (["--ema.decay=2"], "ema.decay must lie between 0 and 1"),
     (["--seed_everything=-1"], "seed_everything: "),
     (["--model.encoder.connection=Hyper"], "no class Hyper; did you mean HyperConnections or ManifoldConstrained"),
-    (["--data.synthetic.size=0"], "at least 30 sentences"),
-    (["--model.encoder.depth=0"], "depth and dim must be at least 1"),
-    (["--model.encoder.connection.growth_rate=0"], "growth_rate must be at least 1"),
-    (["--model.encoder.branch.dropout=1.5"], "dropout and drop_path must be in [0, 1); got 1.5"),
+    (["--data.synthetic.size=5"], "at least 30 sentences"),
+    (["--model.encoder.depth=0"], "model.encoder.depth: expected a whole number, at least 1, got 0"),
+    (["--model.encoder.connection.growth_rate=0"], "growth_rate: expected a whole number, at least 1, got 0"),
+    (["--model.encoder.depth=[2,-1]"], "model.encoder.depth: expected a whole number, at least 1, got -1"),
+    (["--model.optimizer=null"], "model.optimizer: null is no value for it"),
+    (["--data.synthetic=null"], "data.synthetic: null is no value for it"),
+    (["--model.encoder.branch.dropout=1.5"], "model.encoder.branch.dropout: expected a number from 0 to 1, got 1.5"),
     (["--early_stopping.monitor=val/f2"], "val/f2 is not logged; there are: val/loss, val/f1"),
     (["--checkpoint.monitor=val/loss"], "val/loss is best when minimal: --checkpoint.mode min"),
     (["--checkpoint.dirpath=elsewhere"], "use --run_dir, not --checkpoint.dirpath"),
@@ -373,6 +386,16 @@ BROKEN = """
 class Broken(Gated):
     def read(self, state, i):
         return state
+
+
+class Needy(Gated):
+    def __init__(self, in_dim: int, dim: int, depth: int, gain: float):
+        super().__init__(in_dim, dim, depth)
+
+
+class Wide(residense.Block):
+    def forward(self, x, *, mask):
+        return x.new_zeros(*x.shape[:2], 2 * self.out_dim)
 """
 
 
@@ -382,17 +405,65 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     example = README.split("```python\n# my_connections.py\n")[1].split("```")[0]
     shown = inspect.cleandoc(residense.Connection.__doc__ or "").split("gate:\n\n")[1].split("\n\nArgs:")[0]
     assert textwrap.dedent(shown) in example
+    example = f"import residense\n{example}"
     (tmp_path / "my_own_connections.py").write_text(example + BROKEN)
     own = "--model.encoder.connection=my_own_connections"
     assert fit(f"{own}.Gated", "--model.encoder.connection.start=0.1", "--run_dir=here") == 0
     assert main(["predict", "--ckpt_path=best", "--run_dir=here", "--data.text=Anna"]) == 0
-    capfd.readouterr()
-    assert fit(f"{own}.Gatd") == 2
-    assert "there is no class" in capfd.readouterr().err
-    assert fit("--model.encoder.connection=collections.Counter") == 2
-    assert "collections.Counter is no Connection" in capfd.readouterr().err
+    assert (tmp_path / "here" / "own_code" / "my_own_connections.py").read_text() == example + BROKEN
+    (tmp_path / "bad_syntax.py").write_text("class A(object)\n    pass\n")
+    for value, expected in {
+        f"{own}.Gatd": "there is no class Gatd in my_own_connections; did you mean Gated?",
+        f"{own[:-1]}.Gated": "no module my_own_connection, neither here nor installed; did you mean my_own_conn",
+        f"{own}.py": "a class in my_own_connections.py is given as my_own_connections.Class",
+        f"{own}.Needy": "my_own_connections.Needy needs a value for gain: --model.encoder.connection.gain",
+        "--model.encoder.connection=bad_syntax.A": "bad_syntax.py:1: expected ':'",
+        "--model.encoder.connection=collections.Counter": "collections.Counter is no Connection",
+        "--model.encoder.block=my_own_connections.Wide": "Wide wrote vectors of width 256 where out_dim is 128",
+    }.items():
+        capfd.readouterr()
+        assert fit(value) == 2
+        assert expected in capfd.readouterr().err
     with pytest.raises(ValueError, match="too many values to unpack"):  # a mistake in code keeps its traceback
         fit(f"{own}.Broken")
+
+
+DIVERGING = """
+import residense
+
+
+class Diverging(residense.Plain):
+    def end(self, state):
+        return state / 0
+"""
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "diverging.py").write_text(DIVERGING)
+    options = ["--model.encoder.connection=diverging.Diverging", "--model.head=Softmax", "--run_dir=run"]
+    assert fit(*options, "--trainer.log_every_n_steps=1") == 2
+    assert "train/loss is nan in epoch 1: try a lower --model.optimizer.lr" in capfd.readouterr().err
+    assert not list((tmp_path / "run").rglob("best.ckpt"))
+
+
+def test_the_vectors_are_said(fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vectors.txt").write_text("the 1 2 3\n, 1 2 3\nzzz 1 2 3\n")
+    assert fit("--data.vectors=vectors.txt", "--test_after_fit=false") == 0
+    assert re.search(
+        r"vectors\.txt: 3 vectors of width 3; \d+\.\d% of the tokens in training have", capfd.readouterr().err
+    )
+
+
+def test_a_folder_of_runs_is_no_run(
+    trained: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", f"--run_dir={trained.parent}"]) == 2
+    assert f"{trained.parent} is no run, it holds some: --run_dir {trained}" in capfd.readouterr().err
+    assert main(["test", f"--ckpt_path={trained}"]) == 2
+    assert f"no checkpoint {trained}, but there is {trained}/checkpoints/best.ckpt" in capfd.readouterr().err
 
 
 BAD_CONFIGS = {

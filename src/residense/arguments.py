@@ -20,6 +20,7 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CONFIG, CKPT = ("-c", "--config"), ("--ckpt_path",)
 TEXT = ("--data.text", "--data.text+", "--data.init_args.text", "--data.init_args.text+")
 FOLDERS = (Path("configs"), Path(__file__).parents[2] / "configs")  # where bare names are looked up
+LARGEST = 100_000  # values of a config
 VALUED = (*CONFIG, *TEXT, *CKPT, "--run_dir")
 
 
@@ -72,6 +73,8 @@ def _default_configs(options: Sequence[tuple[str, str | None]], run_dir: str | N
     """What `fit` means without a config: that of the run which goes on, or one to show help on."""
     if run_dir and (Path(run_dir) / "config.yaml").is_file():
         return [str(Path(run_dir) / "config.yaml")]
+    if run_dir and (inside := sorted(Path(run_dir).glob("*/config.yaml"))):
+        raise UsageError(f"{run_dir} is no run, it holds some: --run_dir {inside[-1].parent}")
     names = [name.partition("=")[0] for name, _ in options]
     if any(name.endswith(".help") for name in names):
         return [_find_config("dense_ner.yaml")]  # help on a part needs a whole
@@ -120,6 +123,10 @@ def _find_config(value: str) -> str:
         raise UsageError(f"no config {value}, neither here nor in configs/; there are: {_known_configs()}")
     try:
         content = yaml.safe_load(found.read_bytes())
+        if _size(content) > LARGEST:
+            raise UsageError(f"{found}: its aliases expand to more than {LARGEST:,} values")
+    except RecursionError:
+        raise UsageError(f"{found}: nested too deeply") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{found}:{mark.line + 1}" if mark else str(found)
@@ -127,6 +134,16 @@ def _find_config(value: str) -> str:
     if not isinstance(content, dict | None):
         raise UsageError(f"{found}: a config holds `option: value` lines, this holds {type(content).__name__}")
     return str(found)
+
+
+def _size(content: Any, known: dict[int, int] | None = None) -> int:
+    """How many values a config has once each alias is written out."""
+    known = {} if known is None else known
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    if parts and id(content) not in known:
+        known[id(content)] = LARGEST + 1  # an alias of what it stands in has no end
+        known[id(content)] = 1 + sum(_size(part, known) for part in parts)
+    return known.get(id(content), 1)
 
 
 def _known_configs() -> str:
@@ -155,7 +172,8 @@ def _find_checkpoint(subcommand: str, value: str | None, run_dir: str | None) ->
     else:
         path = Path(value)
     if not path.is_file():
-        raise UsageError(f"no checkpoint {path}")
+        best = path / "checkpoints" / "best.ckpt"
+        raise UsageError(f"no checkpoint {path}" + f", but there is {best}" * best.exists())
     return str(path)
 
 
@@ -207,6 +225,11 @@ def read_checkpoint(path: str | Path, whole: bool = False) -> dict[str, Any]:
     missing = {"hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "state_dict"} - keys
     if missing:
         raise UsageError(f"{path}: not a checkpoint of this project, it lacks {', '.join(sorted(missing))}")
+    classes = (checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"])
+    named = all(isinstance(c, dict) and isinstance(c.get("_class_path"), str) for c in classes)
+    weights = checkpoint["state_dict"]
+    if not named or not isinstance(weights, dict) or not all(hasattr(value, "shape") for value in weights.values()):
+        raise UsageError(f"{path}: not a checkpoint of this project, its settings or weights are something else")
     return checkpoint
 
 

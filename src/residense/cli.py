@@ -36,7 +36,7 @@ from residense.checkpoints import AtomicIO
 from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import say
-from residense.parser import Parser, locate
+from residense.parser import Parser, locate, refuse_nulls
 from residense.run import claim, git_state, is_terminal, record_run, release, run_directory, surroundings
 from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
@@ -89,6 +89,9 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
+        for part in HYPER_PARAMETERS:
+            refuse_nulls(options.get(part), part)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="name of the run: runs/NAME/TIME-ID")

@@ -16,6 +16,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from residense.arguments import UsageError
 from residense.data.cache import write_atomically
 from residense.run import has_wandb_login
 from residense.wandb_segments import rows, segments
@@ -131,8 +132,14 @@ class Continued(WandbLogger):
         """The run of W&B; the first call takes over what was logged before, in the main process alone."""
         if self._taken_over:
             return super().experiment
+        from wandb.errors import Error
+
         lost = self._lost()  # before there is a new segment
-        run, self._taken_over = super().experiment, True
+        try:
+            run, self._taken_over = super().experiment, True
+        except Error as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"W&B: {reason}; WANDB_MODE=offline logs to files, --logger csv leaves W&B out") from None
         for step, values in lost.items():
             self.log_metrics(values, step)
         return run

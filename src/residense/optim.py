@@ -6,6 +6,8 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from residense.bounds import Share
+
 
 class Warmup(LambdaLR):
     """Linear warm-up, then constant, linear or cosine decay.
@@ -22,9 +24,9 @@ class Warmup(LambdaLR):
         self,
         optimizer: Optimizer,
         total_steps: int,
-        warmup: float = 0.1,
+        warmup: Share = 0.1,
         decay: Literal["constant", "linear", "cosine"] = "cosine",
-        floor: float = 0.0,
+        floor: Share = 0.0,
     ):
         rising = max(1, round(warmup * total_steps))
 

@@ -4,11 +4,12 @@ import ast
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -17,14 +18,17 @@ from residense.arguments import UsageError
 from residense.messages import say
 
 UNKNOWN_OPTION = (r"Option '([\w.]+)' is not accepted", r"not accept (?:option|nested key|key) '([\w.]+)'")
-MISSING_MODULE = r"No module named '([\w.]+)'.*?Got value: ([\w.]+\w)"
+MISSING_MODULE = r"No module named '([\w.]+)'(?:.*?Got value: ([\w.]+\w))?"
+SOURCE_FILE = (r"loop detected: (\S+\.py)", r"Expected a path but (\S+\.py) ")
 UNRECOGNIZED = r"unrecognized arguments: (\S+)"
-UNKNOWN_CLASS = (
-    r"Expected a dot import path string: ([\w./-]*\w)",
-    r"module '[\w.]+' has no attribute '(\w+)'",
-    r"No module named '([\w.]+)'",
-    r"Unexpected import path format: (\S+)",
-)
+BOUND = r"Not of type \w+: (expected .+?, got .+?)(?:\. Got value|$)"
+SYNTAX = r"(?:- |class: )(.+) \(([\w.-]+\.py), line (\d+)\)"
+REQUIRED = r"arguments are required: ([\w, ]+)\. Got value: Namespace\(class_path='([\w.]+)'"
+GROUP = (r"Unable to load config [\"'](.*?)[\"']",)
+NUMBER_OR_CLASS = r"Expected a <class '(float|int|bool)'>\s+- Expected a dot import path.*?Given value: (\S+?)\.?\s"
+MISSING_NAME = r"module '([\w.]+)' has no attribute '(\w+)'"
+UNKNOWN_CLASS = (r"Expected a dot import path string: ([\w./-]*\w)", r"Unexpected import path format: (\S+)")
+NOISE = r"Does not validate|Subtypes:|Errors:$|Given value|<class 'NoneType'>|Parser key|given class_path"
 
 
 class Parser(LightningArgumentParser):
@@ -95,6 +99,33 @@ def _classes() -> list[type]:
     return [item for item in (getattr(residense, name) for name in residense._HOME) if isinstance(item, type)]
 
 
+def refuse_nulls(config: Any, place: str) -> None:
+    """Refuse null for what must be something: the parser takes it for any factory.
+
+    Args:
+        config: what was parsed, a class_path and its init_args, or anything else.
+        place: the name of the option.
+
+    Raises:
+        UsageError: names the option.
+    """
+    if isinstance(config, list):
+        for item in config:
+            refuse_nulls(item, place)
+    if not isinstance(config, dict) or "class_path" not in config:
+        return
+    module, _, name = config["class_path"].rpartition(".")
+    try:
+        hints = get_type_hints(getattr(import_module(module), name).__init__)
+    except (NameError, TypeError):  # what only type checkers import, or a function
+        hints = {}
+    for option, value in (config.get("init_args") or {}).items():
+        hint = hints.get(option, Any)
+        if value is None and hint is not Any and type(None) not in get_args(hint):
+            raise UsageError(f"{place}.{option}: null is no value for it; leave it out for the default")
+        refuse_nulls(value, f"{place}.{option}")
+
+
 def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> str:
     """Shorten an error message of the parser to a few lines.
 
@@ -110,17 +141,34 @@ def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> s
         if found[0] != "-" and re.search(UNRECOGNIZED, message):
             return f"{found} ... belongs to no option; put a value that holds spaces into quotes"
         return f"{where}there is no option {name}{_hint(name, options)}"
+    if found := re.findall(BOUND, message, re.M):
+        return f"{where}{found[-1]}"
+    if found := re.search(SYNTAX, message):
+        return f"{found[2]}:{found[3]}: {found[1]}"
+    if "(<unknown>, line 1)" in message:
+        return f"{where}several configs name different classes for it, which do not go together: give one of them"
+    if found := _first(GROUP, message):
+        return f"{where}a group of options, such as --{place}.NAME VALUE; got {found}"
+    if found := re.search(REQUIRED, message):
+        return f"{found[2]} needs a value for {found[1]}: --{place}.{found[1]}"
     if found := re.search(r"[Ee]xpected '([\w.]+)' to be a subclass of (?:<class ')?(\w+)", message):
         return f"{where}{found[1]} is no {found[2]}"
-    if (found := re.search(MISSING_MODULE, message)) and not found[2].startswith(found[1]):
-        return f"{where}{found[2]} cannot be imported: there is no module {found[1]}"
+    if found := _first(SOURCE_FILE, message):
+        return f"{where}a class in {found} is given as {found.removesuffix('.py')}.Class"
+    if found := re.search(MISSING_MODULE, message):
+        return f"{where}{_no_module(found[1], found[2] or found[1])}"
+    if found := re.search(NUMBER_OR_CLASS, message, re.S):
+        return f"{where}expected {found[1]}, got {found[2]}"
+    if found := re.search(MISSING_NAME, message):
+        own = dir(sys.modules.get(found[1]))
+        return f"{where}there is no class {found[2]} in {found[1]}{_hint(found[2], own)}"
     if found := _first(UNKNOWN_CLASS, message):
         return f"{where}{_no_class(found, set(classes))}"
     expected = [e for e in map(_readable, re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value|$)", message, re.M)) if e]
     got = re.search(r"(?:Given|Got) value: (.*?)(?:\. Got value|$)", message, re.M)
     if where and expected and got:
         return f"{where}expected {' or '.join(dict.fromkeys(expected))}, got {got[1]}"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not re.search(NOISE, line)]
     return "\n  ".join(line[:200] for line in dict.fromkeys(lines[:4]))
 
 
@@ -136,6 +184,13 @@ def locate(message: str, files: Iterable[str]) -> str:
 
 def _first(patterns: Iterable[str], message: str) -> str | None:
     return next((found[1] for found in (re.search(p, message) for p in patterns) if found), None)
+
+
+def _no_module(module: str, wanted: str) -> str:
+    if not wanted.startswith(module):
+        return f"{wanted} cannot be imported: there is no module {module}"
+    here = [path.stem for path in Path().glob("*.py")]
+    return f"there is no module {module}, neither here nor installed{_hint(module, here)}"
 
 
 def _no_class(name: str, classes: set[str]) -> str:

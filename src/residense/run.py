@@ -104,13 +104,21 @@ def _take_away(lock: Path, held: str) -> None:
 
 
 def record_run(path: Path, config: str, arguments: list[str]) -> None:
-    """Write the resolved config, the state of git and the versions of all packages; add the command to those before."""
+    """Write the resolved config, the state of git, the versions of all packages, own modules; add to the commands."""
     write_atomically(path / "config.yaml", config.encode())
     commands, command = path / "command.txt", shlex.join(["python", "main.py", *arguments])
     before = commands.read_bytes() if commands.exists() else b""
     write_atomically(commands, before + f"{command}\n".encode())
     write_atomically(path / "git.txt", git_state().encode())
     write_atomically(path / "packages.txt", packages().encode())
+    for file in own_modules():
+        write_atomically(path / "own_code" / file.name, file.read_bytes())
+
+
+def own_modules() -> list[Path]:
+    """The files of classes of one's own: modules that were imported from where one stands; git may not know them."""
+    files = {Path(getattr(module, "__file__", None) or "").resolve() for module in [*sys.modules.values()]}
+    return sorted(file for file in files if file.parent == Path.cwd() and file.is_file() and file.name != "main.py")
 
 
 def packages() -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from residense.bounds import Count, Positive
 from residense.data.cache import Arrays, cached, fingerprint
 from residense.data.columns import Column
 from residense.data.corpus import Corpus
@@ -146,18 +147,18 @@ class ClassificationDataModule(TextDataModule):
         encoding: str = "utf-8",
         repair: bool = False,
         unit: Unit = "word",
-        subwords: int | str = 4000,
-        max_length: int = 256,
+        subwords: Positive | str = 4000,
+        max_length: Positive = 256,
         truncate: Truncate = "head",
         split: tuple[float, float, float] | None = (0.8, 0.1, 0.1),
-        split_seed: int = 0,
-        folds: int = 0,
-        fold: int = 0,
+        split_seed: Count = 0,
+        folds: Count = 0,
+        fold: Count = 0,
         vectors: str | None = None,
-        min_frequency: int = 1,
-        batch_tokens: int = 512,
-        eval_batch_tokens: int = 4096,
-        seed: int | None = None,
+        min_frequency: Positive = 1,
+        batch_tokens: Positive = 512,
+        eval_batch_tokens: Positive = 4096,
+        seed: Count | None = None,
     ):
         super().__init__(path, text, split, split_seed, vectors, min_frequency, batch_tokens, eval_batch_tokens, seed)
         self.save_hyperparameters(logger=False)
@@ -196,6 +197,9 @@ class ClassificationDataModule(TextDataModule):
         built = built.with_classes(self.splits, self.multi_label)
         if len(built.classes) < 2:
             raise ValueError(f"{self.path}: only one class, {', '.join(built.classes)}; check --data.label_column")
+        if len(built.classes) > max(100, self.splits["train"].num_documents / 2):
+            found = f"{len(built.classes):,} different labels for {self.splits['train'].num_documents:,} texts"
+            raise ValueError(f"{self.path}: {found}, which are none; check --data.label_column")
         return built
 
     def summarise(self, corpus: Corpus) -> str:

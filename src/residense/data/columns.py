@@ -82,7 +82,7 @@ def _position(path: Path, column: Column, width: int) -> int | None:
     if column is None:
         return None
     if not isinstance(column, int) or not -width <= column < width:
-        raise CorpusError(path, None, f"no column {column} among {width}", fix=_CHOOSE)
+        raise CorpusError(path, None, f"no column {column} among {width}, counted from 0", fix=_CHOOSE)
     return column % width
 
 
@@ -95,7 +95,9 @@ def _tag_position(path: Path, rows: list[Row], width: int, token: int) -> int:
     if width == 1:
         wrong, fix = "one column only", "tagging needs a token and a tag on each line"
     elif candidates:
-        wrong, fix = f"columns {candidates} of {width} all look like tags", _CHOOSE
+        shown = ", ".join(map(str, candidates[:10])) + ", ..." * (len(candidates) > 10)
+        wrong = f"columns {shown} of {width}, counted from 0, all look like tags"
+        fix = f"choose one, such as `--data.tag_column {candidates[-1]}`; `--data.token_column` chooses the tokens"
     else:
         wrong = f"none of {width} columns looks like tags (O, B-, I-)"
         fix = f"check that this is a tagging corpus, or {_CHOOSE}"

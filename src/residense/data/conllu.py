@@ -79,7 +79,7 @@ def _row(faults: Faults, number: int, line: str) -> dict[str, Any]:
         try:
             return parse_line(line, DEFAULT_FIELDS, _PARSERS)
         except ParseException as error:
-            wrong = str(error)
+            wrong = str(error)[:80]
     raise CorpusError(faults.path, number, wrong, line, "correct the row")
 
 

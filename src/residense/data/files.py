@@ -157,10 +157,21 @@ def _decode(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[str, 
     return text.removeprefix("\ufeff"), replaced
 
 
+def largest(packed: int) -> int:
+    """How many bytes a file of so many may unpack to: beyond that it is a bomb. Text packs to a tenth or so."""
+    return max(64 << 20, 200 * packed)
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix.lower() == ".gz" else data
+        if path.suffix.lower() != ".gz":
+            return path.read_bytes()
+        size = largest(path.stat().st_size)
+        with gzip.open(path) as stream:
+            data = stream.read(size + 1)
+        if len(data) > size:
+            raise CorpusError(path, None, "unpacks to far more than text does", fix="unpack it, if it is meant to")
+        return data
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         wrong = f"corrupt or truncated gzip file ({error})"
         raise CorpusError(path, None, wrong, fix="fetch the file again") from None

@@ -1,6 +1,7 @@
 """What all data modules share: splits, vocabulary, vectors, and batches that a run can go on in the middle of."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -10,7 +11,7 @@ from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
 from residense.data.source import Loaded, complete
 from residense.data.vectors import Vectors, load_vectors
-from residense.data.vocabulary import Vocabulary
+from residense.data.vocabulary import SPECIAL, Vocabulary
 from residense.messages import say
 
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}  # splits of each stage
@@ -71,6 +72,8 @@ class TextDataModule(L.LightningDataModule):
             raise ValueError("data.seed and data.split_seed must not be negative")
         if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
             raise ValueError(f"data.split holds three positive shares that sum to 1, or null; got {list(self.split)}")
+        if self.text is not None and self._stage() != "predict":
+            raise ValueError("--data.text is for predict; what else there is to read is named by --data.path")
         if self.text is not None and self.path is not None:
             raise ValueError("give --data.text or --data.path, not both")
 
@@ -110,6 +113,8 @@ class TextDataModule(L.LightningDataModule):
             vectors = load_vectors(self.vectors) if self.vectors else Vectors([], np.zeros((0, 0), np.float32))
             self.vector_matrix = vectors.matrix if self.vectors else None
             built = self.build_vocabulary(loaded, vectors)
+            if self.vectors:
+                loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
             self.vocabulary = built if self.known is None else built.with_words_of(self.known)
             untrained = [c for c, n in zip(built.classes, built.class_counts, strict=True) if not n]
             if untrained:
@@ -176,3 +181,11 @@ class TextDataModule(L.LightningDataModule):
 
     def _stage(self) -> str:
         return self.trainer.state.fn.value if self.trainer is not None and self.trainer.state.fn else "fit"
+
+
+def _coverage(path: str, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:
+    """How many tokens of training have a vector, as they are written or in lower case."""
+    words = vocabulary.word_ids(train.forms)[train.tokens]
+    share = ((words >= SPECIAL) & (words < SPECIAL + vocabulary.num_vectors)).mean()
+    size, width = vectors.matrix.shape
+    return f"{Path(path).name}: {size:,} vectors of width {width}; {share:.1%} of the tokens in training have one"

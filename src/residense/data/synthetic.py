@@ -14,6 +14,8 @@ from importlib import resources
 from itertools import groupby
 from typing import Final, Literal
 
+from residense.bounds import Count, Positive
+
 LABELS: Final = (
     "PERSON",
     "COMPANY",
@@ -62,8 +64,8 @@ class Synthetic:
     """
 
     language: Language = "en"
-    size: int = 8000
-    seed: int = 0
+    size: Positive = 8000
+    seed: Count = 0
 
     def splits(self) -> dict[str, list[Sentence]]:
         """The "train", "validation" and "test" sentences, each as tokens and their IOB2 tags."""

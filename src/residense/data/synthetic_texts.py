@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final, Literal
 
+from residense.bounds import Count, Positive
+
 # The share of each class; the symbols of the grammar bear the same names.
 _SHARES: Final = {
     "late": 0.17,
@@ -45,8 +47,8 @@ class SyntheticTexts:
     """
 
     language: Literal["en"] = "en"
-    size: int = 6000
-    seed: int = 0
+    size: Positive = 6000
+    seed: Count = 0
 
     def splits(self) -> dict[str, list[Text]]:
         """The "train", "validation" and "test" texts, each with its label; no text occurs twice."""

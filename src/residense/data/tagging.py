@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from residense.bounds import Count, Positive
 from residense.data.columns import Column
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
@@ -55,14 +56,14 @@ class TaggingDataModule(TextDataModule):
         repair: bool = False,
         scheme: Scheme = "IOBES",
         split: tuple[float, float, float] | None = (0.8, 0.1, 0.1),
-        split_seed: int = 0,
+        split_seed: Count = 0,
         vectors: str | None = None,
-        min_frequency: int = 1,
-        subwords: int | str | None = None,
-        max_length: int = 256,
-        batch_tokens: int = 512,
-        eval_batch_tokens: int = 4096,
-        seed: int | None = None,
+        min_frequency: Positive = 1,
+        subwords: Positive | str | None = None,
+        max_length: Positive = 256,
+        batch_tokens: Positive = 512,
+        eval_batch_tokens: Positive = 4096,
+        seed: Count | None = None,
     ):
         super().__init__(path, text, split, split_seed, vectors, min_frequency, batch_tokens, eval_batch_tokens, seed)
         self.save_hyperparameters(logger=False)

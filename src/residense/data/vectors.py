@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
+from residense.data.files import largest
 
 
 class Vectors(NamedTuple):
@@ -66,9 +67,14 @@ def _row(values: list[bytes], dim: int, path: Path, number: int) -> np.ndarray:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    left, number = largest(path.stat().st_size), 0
     try:
         with _open(path) as stream:
-            yield from enumerate(stream, 1)
+            while line := stream.readline(left + 1):
+                left, number = left - len(line), number + 1
+                if left < 0:
+                    raise ValueError(f"{path}: unpacks to far more than text does; unpack it, if it is meant to")
+                yield number, line
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # RuntimeError: encrypted
         raise ValueError(f"{path}: cannot be read ({error}); the file is damaged or not what its name says") from None
 

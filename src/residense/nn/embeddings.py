@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from residense.bounds import Positive, Share
 from residense.data.vocabulary import PADDING, SPECIAL, UNKNOWN, Vocabulary
 
 
@@ -21,7 +22,7 @@ class CharCNN(nn.Module):
         kernel: characters seen at once, odd.
     """
 
-    def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50, kernel: int = 3):
+    def __init__(self, num_chars: int, dim: Positive = 30, out_dim: Positive = 50, kernel: Positive = 3):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd so that each character is the centre of its window; got {kernel}")
@@ -44,7 +45,7 @@ class CharLSTM(nn.Module):
         out_dim: width written, even.
     """
 
-    def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50):
+    def __init__(self, num_chars: int, dim: Positive = 30, out_dim: Positive = 50):
         super().__init__()
         if out_dim % 2:
             raise ValueError(f"a bidirectional LSTM writes half of its width in each direction; {out_dim} is odd")
@@ -93,11 +94,11 @@ class Embeddings(nn.Module):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        dim: int | None = None,
+        dim: Positive | None = None,
         freeze: bool = False,
         characters: Callable[[int], CharCNN | CharLSTM] | None = CharCNN,
-        word_dropout: float = 0.05,
-        dropout: float = 0.3,
+        word_dropout: Share = 0.05,
+        dropout: Share = 0.3,
     ):
         super().__init__()
         if dim and vocabulary.vector_dim not in (0, dim):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from residense.bounds import Positive, Share
 from residense.nn.blocks import Block, BlockFactory, Conv
 from residense.nn.connections import Connection, Residual
 from residense.nn.norms import BatchNorm, LayerNorm, Norm, NormFactory
@@ -46,8 +47,8 @@ class Branch(nn.Module):
         norm_type: NormFactory = LayerNorm,
         scale: Literal["none", "layer_scale", "rezero", "depth"] = "none",
         scale_init: float = 0.1,
-        dropout: float = 0.1,
-        drop_path: float = 0.0,
+        dropout: Share = 0.1,
+        drop_path: Share = 0.0,
     ):
         super().__init__()
         if not 0 <= drop_path < 1 or not 0 <= dropout < 1:
@@ -64,7 +65,11 @@ class Branch(nn.Module):
         return {"none": None, "depth": depth**-0.5, "rezero": nn.Parameter(torch.zeros(1))}[kind]
 
     def forward(self, *streams: Tensor, mask: Tensor) -> Tensor:
-        y = self.norm_out(self.block(*(self.norm_in(x, mask) for x in streams), mask=mask), mask)
+        y = self.block(*(self.norm_in(x, mask) for x in streams), mask=mask)
+        if y.shape[-1] != self.block.out_dim:
+            kind = type(self.block).__name__
+            raise ValueError(f"{kind} wrote vectors of width {y.shape[-1]} where out_dim is {self.block.out_dim}")
+        y = self.norm_out(y, mask)
         y = self.dropout(y if self.scale is None else self.scale * y)
         if self.training and self.drop_path:
             keep = 1 - self.drop_path
@@ -145,8 +150,8 @@ class Encoder(nn.Module):
         in_dim: int,
         block: list[BlockFactory] | BlockFactory = Conv,  # in this order: jsonargparse writes what fits first
         connection: ConnectionFactory = Residual,
-        depth: int | list[int] = 4,
-        dim: int | list[int] = 128,
+        depth: Positive | list[Positive] = 4,
+        dim: Positive | list[Positive] = 128,
         branch: BranchFactory = Branch,
         transition: TransitionFactory = Transition,
         final_norm: bool = True,

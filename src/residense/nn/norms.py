@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Share
+
 
 class Norm(nn.Module):
     """Base of all norms; as it stands it changes nothing.
@@ -73,7 +75,7 @@ class BatchNorm(Norm):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, dim: int, momentum: float = 0.1, eps: float = 1e-5):
+    def __init__(self, dim: int, momentum: Share = 0.1, eps: Share = 1e-5):
         super().__init__(dim)
         self.momentum, self.eps = momentum, eps
         self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from residense.bounds import Positive
+
 
 class Pooling(nn.Module):
     """Base of all poolings.
@@ -62,7 +64,7 @@ class AttentionPooling(Pooling):
         hidden: width of the tanh.
     """
 
-    def __init__(self, in_dim: int, embedding_dim: int, hidden: int = 128):
+    def __init__(self, in_dim: int, embedding_dim: int, hidden: Positive = 128):
         super().__init__(in_dim, embedding_dim)
         self.score = nn.Sequential(nn.Linear(in_dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
 

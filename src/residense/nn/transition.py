@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Positive, Share
 from residense.nn.norms import LayerNorm, NormFactory
 
 
@@ -29,9 +30,9 @@ class Transition(nn.Module):
     def __init__(
         self,
         in_dim: int,
-        compression: float = 0.5,
+        compression: Share = 0.5,
         pool: Literal["none", "average", "max", "conv"] = "none",
-        stride: int = 2,
+        stride: Positive = 2,
         norm: NormFactory = LayerNorm,
     ):
         super().__init__()

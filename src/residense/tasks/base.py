@@ -120,7 +120,11 @@ class Task(L.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_train_epoch_end(self) -> None:
-        """Tell the data module, before any checkpoint of this epoch is written."""
+        """See that the loss is a number, and tell the data module, before any checkpoint of this epoch is written."""
+        loss = self.trainer.callback_metrics.get("train/loss")  # type: ignore[attr-defined]
+        if loss is not None and not torch.isfinite(loss):
+            epoch = self.trainer.current_epoch + 1
+            raise ValueError(f"train/loss is {loss} in epoch {epoch}: try a lower --model.optimizer.lr")
         self.trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from residense.bounds import Share
 from residense.data.batches import Batch
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import ClassScores
@@ -57,8 +58,8 @@ class Classifier(Task):
         embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
         encoder: Callable[[int], Encoder] = Encoder,
         pooling: Callable[[int, int], Pooling] = MaxPooling,
-        dropout: float = 0.3,
-        label_smoothing: float = 0.0,
+        dropout: Share = 0.3,
+        label_smoothing: Share = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,

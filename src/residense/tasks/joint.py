@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from residense.bounds import Share
 from residense.data.batches import Batch
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import ClassScores, Mode
@@ -54,8 +55,8 @@ class JointTagger(Tagger):
         encoder: Callable[[int], Encoder] = Encoder,
         head: Callable[[int, Sequence[str], str], TaggingHead] = CRF,
         pooling: Callable[[int, int], Pooling] = MaxPooling,
-        dropout: float = 0.3,
-        class_share: float = 0.5,
+        dropout: Share = 0.3,
+        class_share: Share = 0.5,
         metric: Mode = "conll",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Positive
 from residense.nn.blocks.base import Block
 
 
@@ -27,7 +28,11 @@ class Attention(Block):
     inputs = 3
 
     def __init__(
-        self, in_dim: int, out_dim: int, heads: int = 4, positions: Literal["rotary", "relative", "none"] = "rotary"
+        self,
+        in_dim: int,
+        out_dim: int,
+        heads: Positive = 4,
+        positions: Literal["rotary", "relative", "none"] = "rotary",
     ):
         super().__init__(in_dim, out_dim)
         if heads < 1 or out_dim % (2 * heads):

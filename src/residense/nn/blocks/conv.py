@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Positive
 from residense.nn.blocks.base import ACTIVATIONS, Block
 
 
@@ -30,8 +31,8 @@ class Conv(Block):
         self,
         in_dim: int,
         out_dim: int,
-        kernel: int = 3,
-        dilation: int = 1,
+        kernel: Positive = 3,
+        dilation: Positive = 1,
         activation: Literal["relu", "gelu", "glu", "none"] = "relu",
         order: Literal["after", "before"] = "after",
         separable: bool = False,

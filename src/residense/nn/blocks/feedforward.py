@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Positive
 from residense.nn.blocks.base import ACTIVATIONS, Block
 
 
@@ -23,7 +24,7 @@ class FeedForward(Block):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, expansion: int = 4, activation: Literal["relu", "gelu", "swiglu"] = "gelu"
+        self, in_dim: int, out_dim: int, expansion: Positive = 4, activation: Literal["relu", "gelu", "swiglu"] = "gelu"
     ):
         super().__init__(in_dim, out_dim)
         self.activation, hidden = activation, expansion * out_dim

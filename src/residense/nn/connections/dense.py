@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Count, Positive
 from residense.nn.connections.base import Connection, Stream, operand
 from residense.nn.norms import LayerNorm, NormFactory
 
@@ -65,8 +66,8 @@ class Dense(Connection):
         in_dim: int,
         dim: int,
         depth: int,
-        growth_rate: int = 32,
-        bottleneck: int = 4,
+        growth_rate: Positive = 32,
+        bottleneck: Count = 4,
         norm: NormFactory = LayerNorm,
     ):
         super().__init__(in_dim, dim, depth)
@@ -119,7 +120,7 @@ class DualPath(Stream):
 
     concatenates = True
 
-    def __init__(self, in_dim: int, dim: int, depth: int, growth_rate: int = 16, norm: NormFactory = LayerNorm):
+    def __init__(self, in_dim: int, dim: int, depth: int, growth_rate: Positive = 16, norm: NormFactory = LayerNorm):
         super().__init__(in_dim, dim, depth)
         if growth_rate < 1:
             raise ValueError(f"growth_rate must be at least 1; got {growth_rate}")

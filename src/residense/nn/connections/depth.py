@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Positive
 from residense.nn.blocks import Block
 from residense.nn.connections.base import Stream, operand
 
@@ -40,7 +41,7 @@ class DepthWeighted(Stream):
         period: only after every `period`-th block a mean is taken; 2 for each layer of a Transformer, which has two.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, dilation: int = 1, period: int = 1):
+    def __init__(self, in_dim: int, dim: int, depth: int, dilation: Positive = 1, period: Positive = 1):
         super().__init__(in_dim, dim, depth)
         if dilation < 1 or period < 1:
             raise ValueError(f"dilation and period must be at least 1; got {dilation} and {period}")
@@ -83,7 +84,7 @@ class AttentionResiduals(Stream):
         span: blocks whose outputs are added up; 1 attends over each.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, span: int = 1):
+    def __init__(self, in_dim: int, dim: int, depth: int, span: Positive = 1):
         super().__init__(in_dim, dim, depth)
         if span < 1:
             raise ValueError(f"span must be at least 1; got {span}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residense.bounds import Positive
 from residense.nn.connections.base import Stream
 from residense.nn.norms import RMSNorm
 
@@ -33,7 +34,7 @@ class HyperConnections(Stream):
         dynamic: coefficients depend on the token.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, streams: int = 4, dynamic: bool = True):
+    def __init__(self, in_dim: int, dim: int, depth: int, streams: Positive = 4, dynamic: bool = True):
         super().__init__(in_dim, dim, depth)
         if streams < 1:
             raise ValueError(f"streams must be at least 1; got {streams}")
@@ -103,9 +104,9 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
         in_dim: int,
         dim: int,
         depth: int,
-        streams: int = 4,
+        streams: Positive = 4,
         mixing: Literal["permutations", "sinkhorn"] = "permutations",
-        iterations: int = 20,
+        iterations: Positive = 20,
     ):
         super().__init__(in_dim, dim, depth, streams, dynamic=False)
         if mixing == "permutations" and streams > 5:

@@ -1,0 +1,42 @@
+"""Numbers with bounds, as types of options: what lies outside is refused on the command line, before anything is made.
+
+To Python and to checkpoints they are plain `int` and `float`.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse.typing import register_type
+
+
+def _bounded(name: str, base: type, low: float, high: float, said: str) -> Any:
+    """A type whose values are those of `base` between two bounds."""
+
+    def check(value: Any, _: Any = None) -> bool:
+        return type(value) in (int, base) and low <= value <= high
+
+    def parse(value: Any) -> Any:
+        number = base(value) if isinstance(value, str) else value
+        if not check(number):
+            raise ValueError
+        return number
+
+    def parsed(value: Any) -> Any:
+        try:
+            return parse(value)
+        except ValueError:
+            raise ValueError(f"expected {said}, got {value}") from None
+
+    kind = type(name, (base,), {"__doc__": f"{said[0].upper()}{said[1:]}."})
+    register_type(kind, serializer=lambda value: value, deserializer=parsed, type_check=check)
+    return kind
+
+
+if TYPE_CHECKING:
+    Positive = int
+    Count = int
+    Share = float
+else:
+    Positive = _bounded("Positive", int, 1, inf, "a whole number, at least 1")
+    Count = _bounded("Count", int, 0, inf, "a whole number, at least 0")
+    Share = _bounded("Share", float, 0, 1, "a number from 0 to 1")
