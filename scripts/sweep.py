@@ -23,6 +23,8 @@ def cells(path: Path) -> list[list[str]]:
     Raises:
         SystemExit: there is no grid in the file.
     """
+    if not path.is_file():
+        sys.exit(f"error: no sweep {path}; there are some in configs/sweeps/")
     sweep = yaml.safe_load(path.read_text())
     values = {name: [p["value"]] if "value" in p else p.get("values") for name, p in sweep["parameters"].items()}
     if sweep["method"] != "grid" or None in values.values():
@@ -40,7 +42,7 @@ def folder_of(cell: list[str]) -> str:
 
 def main() -> None:
     """Print the cells, or train them."""
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     found = cells(Path(sys.argv[1]))
     if len(sys.argv) == 2:

@@ -233,3 +233,17 @@ def test_the_whole_config_is_logged_once(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert {name: logged[name] for name in config} == config
     assert logged.keys() - config.keys() == {"_wandb", "config", "git", "parameters"}  # nothing by a second name
+
+
+@pytest.mark.slow
+def test_a_key_that_is_none_is_said_in_a_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "WANDB_API_KEY": "abc"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *OPTIONS, f"--run_dir={tmp_path}/run"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(errors) == 1 and "error: W&B: " in errors[0] and "WANDB_MODE=offline" in errors[0]

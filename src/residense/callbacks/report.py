@@ -15,6 +15,7 @@ from residense.data.cache import write_atomically
 from residense.messages import say
 from residense.signals import Stopped, signal_name
 
+MOST_DRAWN = 150  # classes of a confusion matrix that is drawn: more would be no picture
 STAGES = {"validate": "val", "test": "test"}
 
 
@@ -53,7 +54,7 @@ class Report(L.Callback):
         if self.run_dir is not None:
             content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
             write_atomically(self.run_dir / f"{STAGES[stage]}.json", content.encode())
-            if "confusion" in results:
+            if len(results.get("rows", ())) in range(1, MOST_DRAWN):
                 write_atomically(self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
