@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from residense import Branch, Connection, Conv, Dense, Encoder, Residual
+from residense.nn.connections.base import State
 
 WIDTH, GROWTH, BOTTLENECK, SHAPE, STEPS = 128, 32, 4, (16, 64), 15
 DEPTHS = (4, 8, 16, 32, 64)
@@ -46,16 +47,16 @@ class Concatenated(Connection):
     def widths(self, i: int) -> tuple[int, int]:
         return BOTTLENECK * GROWTH, GROWTH
 
-    def begin(self, x: Tensor, mask: Tensor) -> Any:
+    def begin(self, x: Tensor, mask: Tensor) -> State:
         return (x,)
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         return (self.squeeze[i](torch.cat(state, -1)),), state
 
-    def write(self, state: Any, y: Tensor, i: int) -> Any:
+    def write(self, state: State, y: Tensor, i: int) -> State:
         return (*state, y)
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return torch.cat(state, -1)
 
 

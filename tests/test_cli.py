@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ HOSTILE = [
 ]
 
 
-def predict(capfd: pytest.CaptureFixture[str], *options: str) -> list[dict]:
+def predict(capfd: pytest.CaptureFixture[str], *options: str) -> list[dict[str, Any]]:
     assert main(["predict", *options]) == 0
     return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
@@ -248,7 +249,8 @@ def test_a_run_goes_on_where_it_stopped(fit: Callable[..., int], tmp_path: Path)
     assert torch.load("here/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
 
 
-@pytest.mark.parametrize("limit", ["1.0", pytest.param("3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["1.0", "3"])
 def test_a_resumed_run_trains_on_the_same_batches_at_the_same_rates(limit: str, fit: Callable[..., int]) -> None:
     still = ["--model.embeddings.dropout=0", "--model.embeddings.word_dropout=0", "--model.encoder.branch.dropout=0"]
     steady = ["--model.schedule.decay=constant", "--model.schedule.warmup=0", "--data.synthetic.size=200"]

@@ -34,8 +34,19 @@ SEVERAL = ("trainer/ddp.yaml", "trainer/sharded.yaml")  # start processes: test_
 
 
 def cases(names: list[str]) -> list[object]:
-    """Blocks, connections and their experiments are slow: tests/nn/ has them all in the fast tier, each with each."""
-    slow = ("block/", "connection/", "dense_transformer", "hyper", "idcnn", "resnet", "transformer")
+    """Most are slow: tests/nn/ has all parts in the fast tier, each with each."""
+    slow = ("block/", "connection/", "data/embedded_t", "data/embedded_z", "embeddings/", "optimizer/", "trainer/")
+    slow += (
+        "dense_cnn",
+        "dense_transformer",
+        "densenet",
+        "hyper",
+        "idcnn",
+        "residual",
+        "resnet",
+        "transformer",
+        "vdcnn",
+    )
     return [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(slow)) for name in names]
 
 

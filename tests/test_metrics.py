@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def translated(tags: Tags, letters: dict[int, int]) -> Tags:
     return [[tag[0].translate(letters) + tag[1:] for tag in row] for row in tags]
 
 
-def seqeval_scores(gold: Tags, predicted: Tags, scheme: str, mode: Mode, average: str | None) -> tuple:
+def seqeval_scores(gold: Tags, predicted: Tags, scheme: str, mode: Mode, average: str | None) -> tuple[Any, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if mode == "conll":
@@ -295,8 +296,8 @@ torch.distributed.destroy_process_group()
 """
 
 
-def shares(batches: Iterable[tuple[Tensor, Tensor, Tensor]], taken: set[int]) -> list[list[list]]:
-    split: tuple[list[list], list[list]] = ([], [])
+def shares(batches: Iterable[tuple[Tensor, Tensor, Tensor]], taken: set[int]) -> list[list[list[Any]]]:
+    split: tuple[list[list[Any]], list[list[Any]]] = ([], [])
     for number, batch in enumerate(batches):
         split[number in taken].append([tensor.tolist() for tensor in batch])
     return list(split)

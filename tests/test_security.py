@@ -65,6 +65,7 @@ def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+FIRST = ("model", "model.encoder.block", "trainer.callbacks")  # the others are slow
 WITNESS = """
 import pathlib
 
@@ -82,7 +83,7 @@ PLACES += ["model.encoder.branch", "model.encoder.transition", "model.head", "mo
 PLACES += ["trainer.logger", "trainer.callbacks", "trainer.strategy", "trainer.profiler", "trainer.plugins"]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [pytest.param(p, marks=[pytest.mark.slow] * (p not in FIRST)) for p in PLACES])
 def test_what_is_no_part_is_not_made(
     place: str, fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

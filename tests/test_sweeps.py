@@ -44,7 +44,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "wiring.yaml")) for n in SWEEPS])
 def test_the_agent_types_what_trains(name: str, fit: Callable[..., int]) -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 

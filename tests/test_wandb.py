@@ -123,7 +123,7 @@ def lose(run: Path, step: int) -> None:
         os.truncate(segment, segment.stat().st_size - 40)
 
 
-@pytest.mark.parametrize("step", [0, 6])
+@pytest.mark.parametrize("step", [0, pytest.param(6, marks=pytest.mark.slow)])
 def test_what_a_kill_took_is_logged_again(run: Path, step: int) -> None:
     lose(run, step)
     with (run / "metrics.csv").open("a") as stream:

@@ -17,7 +17,7 @@ from residense.data.cache import write_atomically
 class AtomicIO(TorchCheckpointIO):
     """Writes beside the target, then renames; the `last.ckpt` before is kept as `last-previous.ckpt`."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         path = Path(path)

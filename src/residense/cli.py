@@ -87,7 +87,7 @@ class CLI(LightningCLI):
             "--version", action=Version, help="Print versions, devices and the state of git: for reports."
         )
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
         self.config = parser.parse_args(args)
         options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
         for part in HYPER_PARAMETERS:
@@ -102,7 +102,7 @@ class CLI(LightningCLI):
             default="wandb",
             help="wandb: W&B (offline without a key) and CSV; csv: CSV alone; none",
         )
-        parser.add_argument("--project", type=str, default="residense", help="W&B project")
+        parser.add_argument("--project", type=str, default="residense", help="project of W&B that the run is logged to")
         parser.add_argument("--output", type=str | None, default=None, help="file for predictions, JSON lines")
         parser.add_argument("--init_from", type=str | None, default=None, help="checkpoint to start the weights from")
         parser.add_argument(

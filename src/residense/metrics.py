@@ -184,7 +184,7 @@ class ClassScores(Metric):
     arXiv 1706.04599).
 
     Args:
-        num_classes: K.
+        num_classes: number of classes, K.
         multi_label: whether a text has any number of classes.
     """
 

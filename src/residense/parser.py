@@ -99,7 +99,7 @@ def _classes() -> list[type]:
     return [item for item in (getattr(residense, name) for name in residense._HOME) if isinstance(item, type)]
 
 
-def refuse_nulls(config: Any, place: str) -> None:
+def refuse_nulls(config: object, place: str) -> None:
     """Refuse null for what must be something: the parser takes it for any factory.
 
     Args:

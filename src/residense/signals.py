@@ -6,7 +6,6 @@ Nothing heavy is imported here: `main.py` installs the handlers before anything 
 import os
 import signal
 from types import FrameType
-from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -64,6 +63,6 @@ class Stopped(SystemExit):
         self.number = number
 
 
-def signal_name(number: Any) -> str:
+def signal_name(number: int) -> str:
     """SIGTERM and the like."""
     return signal.Signals(number).name

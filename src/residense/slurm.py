@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import time
-from typing import Any
 
 from residense.arguments import UsageError
 from residense.messages import say
@@ -23,7 +22,7 @@ def in_job() -> bool:
     return "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" in os.environ
 
 
-def layout(num_nodes: int, devices: Any) -> dict[str, int]:
+def layout(num_nodes: int, devices: int | str | list[int]) -> dict[str, int]:
     """`num_nodes` and `devices` of the trainer as SLURM has given them; what was typed must agree.
 
     Raises:

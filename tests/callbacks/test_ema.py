@@ -43,10 +43,10 @@ class Small(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(torch.randn(5 * STEPS, 3, generator=torch.Generator().manual_seed(1)), batch_size=5)  # type: ignore
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(torch.ones(2, 3), batch_size=2)  # type: ignore[arg-type]
 
 

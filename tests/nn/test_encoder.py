@@ -69,7 +69,7 @@ GRID = [(block, depth) for block in ("conv", "lstm", "transformer") for depth in
 GRID += [(block, 3) for block in BLOCKS if (block, 3) not in GRID]
 
 
-def each_pair(test: Callable) -> Callable:
+def each_pair(test: Callable[..., Any]) -> Callable[..., Any]:
     every_block = pytest.mark.parametrize(("block", "depth"), GRID)
     return every_block(pytest.mark.parametrize("connection", CONNECTIONS)(test))
 

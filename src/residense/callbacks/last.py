@@ -19,9 +19,11 @@ import torch.distributed
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense import slurm
 from residense.callbacks.sums import Sums
+from residense.data.batches import Batch
 from residense.loggers import History
 from residense.messages import say
 from residense.signals import Stopped, stop_signals
@@ -86,7 +88,7 @@ class Last(Checkpoint):
             self._before_validation = Sums.of(trainer)
 
     def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
@@ -181,12 +183,16 @@ class Last(Checkpoint):
             )
             self._resumed = []
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         if self._resumed:
             restore(self._resumed[trainer.global_rank]["generators"])
             self._resumed = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
         self._sums.join(trainer)
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import lightning as L
 import torch.distributed
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from residense.data.batches import Batch
 from residense.data.cache import write_atomically
 
 
@@ -26,9 +28,15 @@ class Predictions(L.Callback):
         self._parts = []
 
     def on_test_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self._parts += outputs
+        self._parts += outputs  # type: ignore[operator]  # ours are lists
 
     on_predict_batch_end = on_test_batch_end
 

@@ -6,6 +6,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from residense.data.batches import Batch
 
 
 class Throughput:
@@ -22,7 +25,7 @@ class Throughput:
         """A training batch begins."""
         self._since = time.perf_counter()
 
-    def stop(self, batch: Any) -> None:
+    def stop(self, batch: Batch) -> None:
         """A training batch ended."""
         self.seconds += time.perf_counter() - self._since
         self.tokens += int(batch["num_tokens"])
@@ -44,11 +47,15 @@ class _Counting(ProgressBar):
         self.throughput.reset()
         super().on_train_epoch_start(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         self.throughput.start()
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
         self.throughput.stop(batch)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ def folder() -> Path:
     return Path(os.environ.get("RESIDENSE_CACHE") or Path(base) / "residense")
 
 
-def fingerprint(files: Iterable[Path], options: Any) -> str:
+def fingerprint(files: Iterable[Path], options: object) -> str:
     """Hash of the bytes of `files`, of the options (anything JSON can write) and of the code that reads them."""
     digest = hashlib.sha256(json.dumps([__version__, options], sort_keys=True, default=str).encode())
     for file in (*files, *sorted(p for p in Path(__file__).parent.iterdir() if p.suffix in (".py", ".txt"))):

@@ -44,7 +44,7 @@ def examples_of(faults: Faults, layout: Layout, label_separator: str | None) -> 
             yield Example(faults.encodable(line, text), labels, line)
 
 
-def has_text(faults: Faults, line: int, text: Any, read: Any = None) -> bool:
+def has_text(faults: Faults, line: int, text: object, read: object = None) -> bool:
     """Whether there is a text; False if the row is to be dropped."""
     if text is not None and (not isinstance(text, str) or isinstance(text, Number)):
         fix = "write a string, or choose `--data.text_column`"

@@ -6,7 +6,7 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import cycle, islice
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from residense.bounds import Positive, Share
 from residense.nn.blocks import Block, BlockFactory, Conv
 from residense.nn.connections import Connection, Residual
+from residense.nn.connections.base import State
 from residense.nn.norms import BatchNorm, LayerNorm, Norm, NormFactory
 from residense.nn.transition import Transition, TransitionFactory
 
@@ -120,7 +121,7 @@ class Stage(nn.Module):
             state = step(state, mask, i)
         return self.connection.end(state)
 
-    def step(self, state: Any, mask: Tensor, i: int) -> Any:
+    def step(self, state: State, mask: Tensor, i: int) -> State:
         """Block `i` between two states of the connection."""
         streams, state = self.connection.read(state, i)
         return self.connection.write(state, self.branches[i](*streams, mask=mask), i)

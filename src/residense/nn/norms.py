@@ -16,7 +16,7 @@ class Norm(nn.Module):
     """Base of all norms; as it stands it changes nothing.
 
     Args:
-        dim: width.
+        dim: width of the tokens.
     """
 
     def __init__(self, dim: int):
@@ -34,7 +34,7 @@ class LayerNorm(Norm):
     """Mean 0 and variance 1 over the width of each token   (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
-        dim: width.
+        dim: width of the tokens.
     """
 
     def __init__(self, dim: int):
@@ -49,7 +49,7 @@ class RMSNorm(Norm):
     """Mean square 1 over the width of each token   (Zhang & Sennrich 2019, arXiv 1910.07467).
 
     Args:
-        dim: width.
+        dim: width of the tokens.
     """
 
     def __init__(self, dim: int):
@@ -67,7 +67,7 @@ class BatchNorm(Norm):
     has the statistics of its own tokens.
 
     Args:
-        dim: width.
+        dim: width of the tokens.
         momentum: share of a batch in the running statistics that evaluation uses.
         eps: added to the variance.
     """

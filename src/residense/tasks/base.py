@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.messages import say
 from residense.nn.blocks import Block
@@ -87,10 +88,10 @@ class Task(L.LightningModule):
             raise ValueError(f"model: {error}") from error
         self.vocabulary = vocabulary
 
-    def start_from(self, data: Any) -> None:
+    def start_from(self, data: TextDataModule) -> None:
         """Initialise fresh layers from what the data module brings along, such as word vectors."""
 
-    def compare(self, predicted: list[Any], data: Any) -> dict[str, dict[str, float]]:
+    def compare(self, predicted: list[Any], data: TextDataModule) -> dict[str, dict[str, float]]:
         """Scores of a test that its own are held against, by name."""
         return {}
 

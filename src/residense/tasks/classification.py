@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from residense.bounds import Share
 from residense.data.batches import Batch
+from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import ClassScores
 from residense.nn.embeddings import Embeddings
@@ -83,7 +84,7 @@ class Classifier(Task):
         self.register_buffer("weights", _weights(vocabulary, self.class_weights), persistent=False)
         self.val_metric, self.test_metric = (ClassScores(len(vocabulary.classes), self.multi_label) for _ in range(2))
 
-    def start_from(self, data: Any) -> None:
+    def start_from(self, data: TextDataModule) -> None:
         """Start the word embedding from the vectors of the data module."""
         if data.vector_matrix is not None:
             self.embeddings.load_vectors(torch.from_numpy(data.vector_matrix))
@@ -139,7 +140,7 @@ class Classifier(Task):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Classes]:
         return _texts(batch, self.probabilities(self(batch)))
 
-    def records(self, predicted: list[Classes], data: Any, stage: str) -> Iterator[dict[str, Any]]:
+    def records(self, predicted: list[Classes], data: TextDataModule, stage: str) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""
         assert self.vocabulary is not None
         corpus, names = data.splits[stage], self.vocabulary.classes

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from residense.bounds import Share
 from residense.data.batches import Batch
+from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import ClassScores, Mode
 from residense.nn.embeddings import Embeddings
@@ -115,10 +116,10 @@ class JointTagger(Tagger):
     def _class_metric(self, stage: str) -> ClassScores:
         return self.val_classes if stage == "val" else self.test_classes
 
-    def compare(self, predicted: list[Any], data: Any) -> dict[str, dict[str, float]]:
+    def compare(self, predicted: list[Any], data: TextDataModule) -> dict[str, dict[str, float]]:
         return super().compare([both.tags for both in predicted], data)
 
-    def records(self, predicted: list[Any], data: Any, stage: str) -> Iterator[dict[str, Any]]:
+    def records(self, predicted: list[Any], data: TextDataModule, stage: str) -> Iterator[dict[str, Any]]:
         assert self.vocabulary is not None
         corpus, names = data.splits[stage], self.vocabulary.classes
         classes = {int(corpus.document[both.classes.place]): both.classes.probabilities for both in predicted}

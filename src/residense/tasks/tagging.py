@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from residense.baseline import look_up, span_scores, unseen
 from residense.data.batches import Batch
+from residense.data.module import TextDataModule
 from residense.data.schemes import spans
-from residense.data.tagging import TaggingDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import Mode, SpanF1, per_type
 from residense.nn.embeddings import Embeddings
@@ -72,7 +72,7 @@ class Tagger(Task):
         self.val_metric = SpanF1(labels, scheme, self.metric_mode)
         self.test_metric = SpanF1(labels, scheme, self.metric_mode)
 
-    def start_from(self, data: Any) -> None:
+    def start_from(self, data: TextDataModule) -> None:
         """Start the word embedding from the vectors of the data module."""
         if data.vector_matrix is not None:
             self.embeddings.load_vectors(torch.from_numpy(data.vector_matrix))
@@ -141,13 +141,11 @@ class Tagger(Task):
         h, mask = self(batch)
         return self.output(batch, h, mask, self.head.decode(h, mask))
 
-    def records(self, predicted: list[Tags], data: TaggingDataModule, stage: str) -> Iterator[dict[str, Any]]:
+    def records(self, predicted: list[Tags], data: TextDataModule, stage: str) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""
         return (found for _, found in self.placed(predicted, data, stage))
 
-    def placed(
-        self, predicted: list[Tags], data: TaggingDataModule, stage: str
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def placed(self, predicted: list[Tags], data: TextDataModule, stage: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """The same, each with the place of its text in the corpus."""
         assert self.vocabulary is not None
         corpus, labels = data.splits[stage], self.vocabulary.labels
@@ -158,7 +156,7 @@ class Tagger(Task):
                 continue  # left out by a limit on batches
             yield i, record(texts[i], tags, labels, self.vocabulary.scheme, gold[i] if gold else None)
 
-    def compare(self, predicted: list[Tags], data: TaggingDataModule) -> dict[str, dict[str, float]]:
+    def compare(self, predicted: list[Tags], data: TextDataModule) -> dict[str, dict[str, float]]:
         """Scores on entities unseen in training, and of looking up the entities of training."""
         assert self.vocabulary is not None
         if self.vocabulary.scheme == "none":

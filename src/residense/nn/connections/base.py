@@ -12,13 +12,15 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from residense.nn.blocks import Block
 from residense.nn.norms import Norm, NormFactory
+
+State: TypeAlias = Any  # what flows between the blocks of a stage: nobody but their connection looks into it
 
 
 class Connection(nn.Module):
@@ -70,11 +72,11 @@ class Connection(nn.Module):
     def wire(self, blocks: Sequence[Block]) -> None:
         """Look at the blocks, or initialise them, once they are made."""
 
-    def begin(self, x: Tensor, mask: Tensor) -> Any:
+    def begin(self, x: Tensor, mask: Tensor) -> State:
         """State before the first block, from the stage's input [B, L, in_dim]."""
         return x
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor, ...], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor, ...], State]:
         """What block `i` reads, and the state to hand to `write`.
 
         That is a tuple of streams, each [B, L, widths(i)[0]]: one for most blocks; attention can read three (query,
@@ -82,11 +84,11 @@ class Connection(nn.Module):
         """
         return (state,), state
 
-    def write(self, state: Any, y: Tensor, i: int) -> Any:
+    def write(self, state: State, y: Tensor, i: int) -> State:
         """State after block `i` wrote `y` [B, L, widths(i)[1]]."""
         return y
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         """Output of the stage [B, L, out_dim]."""
         return state
 
@@ -149,5 +151,5 @@ class Stream(Connection):
     def widths(self, i: int) -> tuple[int, int]:
         return self.dim, self.dim
 
-    def begin(self, x: Tensor, mask: Tensor) -> Any:
+    def begin(self, x: Tensor, mask: Tensor) -> State:
         return self.project(x, mask)

@@ -7,14 +7,12 @@ carry: 1, 2, 1+2, 4, 1+4, ... features are copied log2(depth) times at most, and
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from residense.bounds import Count, Positive
-from residense.nn.connections.base import Connection, Stream, operand
+from residense.nn.connections.base import Connection, State, Stream, operand
 from residense.nn.norms import LayerNorm, NormFactory
 
 Pieces = tuple[Tensor, ...]
@@ -89,15 +87,15 @@ class Dense(Connection):
         """Pieces with source `i`, if a block is still to read it."""
         return append(pieces, self.norms[i](x, mask).relu()) if i < len(self.norms) else pieces
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         _, features, pieces = state
         return (linear_of(pieces, self.squeeze[i]) if self.narrow else torch.cat(features, -1),), state  # type: ignore
 
-    def write(self, state: Any, y: Tensor, i: int) -> tuple[Tensor, Pieces, Pieces]:
+    def write(self, state: State, y: Tensor, i: int) -> tuple[Tensor, Pieces, Pieces]:
         mask, features, pieces = state
         return mask, (*features, y), self._rectify(pieces, y, mask, i + 1)
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return torch.cat(state[1], -1)
 
 
@@ -135,17 +133,17 @@ class DualPath(Stream):
     def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Pieces, Pieces]:
         return mask, self.project(x, mask), (), ()
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         mask, x, _, pieces = state
         stream = self.stream_norms[i](x, mask).relu()
         return (linear_of((stream, *pieces), self.squeeze[i]),), state  # type: ignore[arg-type]
 
-    def write(self, state: Any, y: Tensor, i: int) -> tuple[Tensor, Tensor, Pieces, Pieces]:
+    def write(self, state: State, y: Tensor, i: int) -> tuple[Tensor, Tensor, Pieces, Pieces]:
         mask, x, features, pieces = state
         add, new = y.split((self.dim, self.growth_rate), -1)
         if i < len(self.norms):
             pieces = append(pieces, self.norms[i](new, mask).relu())
         return mask, x + add, (*features, new), pieces
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return torch.cat((state[1], *state[2]), -1)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from residense.bounds import Positive
 from residense.nn.blocks import Block
-from residense.nn.connections.base import Stream, operand
+from residense.nn.connections.base import State, Stream, operand
 
 
 def mix(weights: Iterable[Tensor], sources: Sequence[Tensor]) -> Tensor:
@@ -53,17 +53,17 @@ class DepthWeighted(Stream):
         x = self.project(x, mask)
         return x, (x,)
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         return (state[0],), state
 
-    def write(self, state: Any, y: Tensor, i: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def write(self, state: State, y: Tensor, i: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         x, past, done = state[0] + y, state[1], i + 1
         past = (*past, x)
         if done % self.period == 0:
             x = mix(self.means[done // self.period - 1], past[done % self.dilation :: self.dilation])
         return x, past
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return state[0]
 
 
@@ -98,7 +98,7 @@ class AttentionResiduals(Stream):
     def _source(self, value: Tensor) -> tuple[Tensor, Tensor]:
         return operand(F.rms_norm(value, value.shape[-1:])), value
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         return (state[0][1] if i == 0 else self._attend(state, i - 1),), state
 
     def _attend(self, sources: Any, i: int) -> Tensor:
@@ -106,12 +106,12 @@ class AttentionResiduals(Stream):
         scores = torch.stack([key @ self.queries[i] for key in keys])  # [sources, B, L]
         return mix(self.hold(scores.softmax(0)[..., None]), values)
 
-    def write(self, state: Any, y: Tensor, i: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    def write(self, state: State, y: Tensor, i: int) -> tuple[tuple[Tensor, Tensor], ...]:
         if i % self.span == 0:
             return (*state, self._source(y))
         return (*state[:-1], self._source(state[-1][1] + y))
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return self._attend(state, self.depth - 1)
 
 
@@ -145,7 +145,7 @@ class MultiwayDynamicDense(Stream):
         x = self.project(x, mask)
         return (x,), x
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor, ...], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor, ...], State]:
         *streams, residual = self._mix(state[0], i)
         return tuple(streams) or (residual,), (state[0], residual)
 
@@ -155,9 +155,9 @@ class MultiwayDynamicDense(Stream):
         weights = weights.unflatten(-1, (-1, len(past))).movedim((-2, -1), (1, 0))  # [sources, C, B, L]
         return mix(weights[..., None], past)
 
-    def write(self, state: Any, y: Tensor, i: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def write(self, state: State, y: Tensor, i: int) -> tuple[tuple[Tensor, ...], Tensor]:
         past, residual = state
         return (*past, residual + y), residual
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return self._mix(state[0], self.depth)[0]

@@ -4,14 +4,14 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from residense.nn.blocks import Block
 from residense.nn.blocks.base import ACTIVATIONS
-from residense.nn.connections.base import Connection, Projection, Stream
+from residense.nn.connections.base import Connection, Projection, State, Stream
 from residense.nn.norms import LayerNorm, Norm, NormFactory
 
 
@@ -124,15 +124,15 @@ class UNetSkips(Stream):
     def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.project(x, mask), ()
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         x, kept = state
         if self.depth - 1 - i < len(kept):
             x, kept = x + self.gates[len(kept) - 1].sigmoid() * kept[-1], kept[:-1]
         return (x,), (x, kept)
 
-    def write(self, state: Any, y: Tensor, i: int) -> Any:
+    def write(self, state: State, y: Tensor, i: int) -> State:
         x, kept = state[0] + y, state[1]
         return x, (*kept, x) if i < self.depth // 2 else kept
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return state[0]

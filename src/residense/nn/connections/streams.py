@@ -5,14 +5,14 @@ Shapes: B batch, L length, D width, S streams; mask [B, L] is True at real token
 
 from itertools import permutations
 from math import factorial, log
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from residense.bounds import Positive
-from residense.nn.connections.base import Stream
+from residense.nn.connections.base import State, Stream
 from residense.nn.norms import RMSNorm
 
 
@@ -50,10 +50,10 @@ class HyperConnections(Stream):
         for parameter in self.dynamic.parameters():
             nn.init.zeros_(parameter)
 
-    def begin(self, x: Tensor, mask: Tensor) -> Any:
+    def begin(self, x: Tensor, mask: Tensor) -> State:
         return mask, self.project(x, mask)[..., None, :].expand(-1, -1, self.streams, -1)  # [B, L, S, D]
 
-    def read(self, state: Any, i: int) -> tuple[tuple[Tensor], Any]:
+    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         mask, h = state
         coefficients = self.hold(self.coefficients(h, mask, i))
         with torch.autocast(h.device.type, enabled=False):  # rounded at each block, the streams would drift
@@ -69,11 +69,11 @@ class HyperConnections(Stream):
         scale = torch.cat((self.scales[i][:1].expand(self.streams + 1), self.scales[i][1:]))
         return static + scale * move
 
-    def write(self, state: Any, y: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    def write(self, state: State, y: Tensor, i: int) -> tuple[Tensor, Tensor]:
         mask, mixed, weight = state
         return mask, mixed + weight * y[..., None, :]
 
-    def end(self, state: Any) -> Tensor:
+    def end(self, state: State) -> Tensor:
         return state[1].mean(-2)
 
 
