@@ -621,3 +621,29 @@ def test_a_sanity_check_leaves_no_trace(fit: Callable[..., int]) -> None:
         with Path(f"{steps}/metrics.csv").open(newline="") as stream:
             histories.append([{**row, "train/tokens_per_s": ""} for row in csv.DictReader(stream)])
     assert histories[0] == histories[1]
+
+
+COPIES = {
+    "src/residense/nn/blocks/conv.py": "--model.encoder.block=copied.Conv",
+    "src/residense/nn/connections/residual.py": "--model.encoder.connection=copied.Residual",
+    "src/residense/tasks/tagging.py": "--model=copied.Tagger",
+    "src/residense/data/tagging.py": "--data=copied.TaggingDataModule",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", COPIES)
+def test_a_copied_file_is_a_part_of_ones_own(source: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / source, tmp_path / "copied.py")
+    few = ["--data.synthetic.size=300", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1", "--run_dir=run"]
+    command = [sys.executable, str(ROOT / "main.py"), "fit", "--config=dense_ner.yaml", COPIES[source], *few]
+    subprocess.run([*command, "--logger=none"], cwd=tmp_path, check=True, capture_output=True)
+    best = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        "predict",
+        "--ckpt_path=run/checkpoints/best.ckpt",
+        "--data.text=Anna",
+    ]
+    assert json.loads(subprocess.run(best, cwd=tmp_path, check=True, capture_output=True).stdout)["text"] == "Anna"
+    assert "copied." in (tmp_path / "run" / "config.yaml").read_text()
