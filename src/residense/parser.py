@@ -168,7 +168,8 @@ def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> s
     got = re.search(r"(?:Given|Got) value: (.*?)(?:\. Got value|$)", message, re.M)
     if where and expected and got:
         return f"{where}expected {' or '.join(dict.fromkeys(expected))}, got {got[1]}"
-    lines = [line.strip() for line in message.splitlines() if line.strip() and not re.search(NOISE, line)]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line for line in lines if not re.search(NOISE, line)] or lines
     return "\n  ".join(line[:200] for line in dict.fromkeys(lines[:4]))
 
 
