@@ -100,7 +100,7 @@ def _tag_position(path: Path, rows: list[Row], width: int, token: int) -> int:
         fix = f"choose one, such as `--data.tag_column {candidates[-1]}`; `--data.token_column` chooses the tokens"
     else:
         wrong = f"none of {width} columns looks like tags (O, B-, I-)"
-        fix = f"check that this is a tagging corpus, or {_CHOOSE}"
+        fix = f"a corpus of texts is read by dense_cls.yaml; where this is one of tags, {_CHOOSE}"
     raise CorpusError(path, rows[0].line, wrong, rows[0].text, fix)
 
 

@@ -133,7 +133,8 @@ class _Choice:
         """Columns of lines of a label and a text; refuses prose, whose first words hardly repeat."""
         if self.width != 2 or not self.profiles[0].like_labels(share=0.2):
             wrong = f"first words that are no labels, {self.profiles[0].distinct} in {len(self.rows)} lines"
-            fix = "write a label, a space and a text on each line, or name the file .csv or .tsv if it is one"
+            fix = "write a label, a space and a text on each line, or name the file .csv or .tsv if it is one; "
+            fix += "a corpus of tags is read by dense_ner.yaml"
             raise CorpusError(self.path, self.rows[0].line, wrong, self.rows[0].cells, fix)
         return 1, 0 if labelled else None
 
