@@ -282,11 +282,14 @@ def subwords(rng: random.Random, before: Path) -> Command:
 def parquet(rng: random.Random, before: Path) -> Command:
     import datasets
 
-    data = {"tokens": [words for words, _ in SENTENCES], "tags": [tags for _, tags in SENTENCES]}
+    task = rng.choice((TAGS, TEXTS))
+    data: dict[str, list[Any]] = {"tokens": [words for words, _ in SENTENCES], "tags": [tags for _, tags in SENTENCES]}
+    if task is TEXTS:
+        data = {"text": [" ".join(words) for words in data["tokens"]], "label": [rng.choice("ab") for _ in SENTENCES]}
     datasets.Dataset.from_dict(data).to_parquet("good.parquet")
     Path("corpus.parquet").write_bytes(mangled(rng, Path("good.parquet").read_bytes()))
     Path("good.parquet").unlink()
-    return [*TAGS, "--data.path=corpus.parquet"]
+    return [*task, "--data.path=corpus.parquet"]
 
 
 def config(rng: random.Random, before: Path) -> Command:

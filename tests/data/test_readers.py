@@ -527,3 +527,15 @@ def test_a_failing_hub_and_a_missing_install_are_one_line(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(CorpusError, match=r"^user/corpus: .*; pip install datasets$"):
         read_dataset("user/corpus")
+
+
+def test_a_parquet_file_whose_strings_are_none_is_refused(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    bad = pyarrow.array([b"Anna", b"\xe4"], pyarrow.binary()).view(pyarrow.string())
+    tags = pyarrow.array([["O", "O"]])
+    table = pyarrow.table({"tokens": pyarrow.ListArray.from_arrays([0, 2], bad), "tags": tags})
+    parquet.write_table(table, tmp_path / "bad.parquet")
+    with pytest.raises(CorpusError, match=r"bad\.parquet: column tokens cannot be read .*utf-8"):
+        read(tmp_path / "bad.parquet")

@@ -38,3 +38,16 @@ def load_splits(name_or_path: str) -> dict[str, Any]:
     if not splits.keys() & _SPLITS.keys():
         raise CorpusError(path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set")
     return {_SPLITS[split]: data for split, data in splits.items() if split in _SPLITS}
+
+
+def column(path: Path, data: Any, name: str) -> list[Any]:
+    """Return all values of a column.
+
+    Raises:
+        CorpusError: a string in it is not UTF-8, or the file is damaged in its middle.
+    """
+    try:
+        return list(data[name])
+    except Exception as error:  # as above
+        wrong = f"column {name} cannot be read ({str(error).splitlines()[0]})"
+        raise CorpusError(path, None, wrong, fix="fetch or write the file again") from None

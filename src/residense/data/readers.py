@@ -6,7 +6,7 @@ from typing import Any
 from residense.data.columns import Column, read_columns
 from residense.data.conllu import is_conllu, read_conllu
 from residense.data.files import find_splits, read_lines
-from residense.data.hub import load_splits
+from residense.data.hub import column, load_splits
 from residense.data.jsonl import read_jsonl
 from residense.data.sentences import CorpusError, Faults, Reading, Sentence, no_sentence
 
@@ -66,7 +66,8 @@ def _tokens_of(path: Path, data: Any) -> Reading:
     if "tokens" not in data.features:
         raise CorpusError(path, None, "no column tokens", list(data.features), "rename the columns")
     sentences = [
-        Sentence([str(token) for token in tokens or ()], [], row) for row, tokens in enumerate(data["tokens"], 1)
+        Sentence([str(token) for token in tokens or ()], [], row)
+        for row, tokens in enumerate(column(path, data, "tokens"), 1)
     ]
     return Reading(path, sentences, "datasets", "tokens")
 
@@ -78,7 +79,7 @@ def _from_dataset(path: Path, data: Any) -> Reading:
         raise CorpusError(path, None, wrong, list(data.features), "rename the columns")
     names: dict[Any, str] = dict(enumerate(getattr(getattr(data.features[key], "feature", None), "names", ())))
     sentences = []
-    for row, (tokens, values) in enumerate(zip(data["tokens"], data[key], strict=True), 1):
+    for row, (tokens, values) in enumerate(zip(column(path, data, "tokens"), column(path, data, key), strict=True), 1):
         tags: list[Any] = [names.get(value, value) for value in values or ()]
         named = all(isinstance(value, str) and value for value in (*(tokens or ()), *tags))
         if not tokens or len(tokens) != len(tags) or not named:

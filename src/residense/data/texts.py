@@ -96,7 +96,7 @@ def read_texts(
         raise CorpusError(path, None, "suffix of no known format for texts", fix=fix)
     faults = Faults(path, repair)
     if match["kind"] is None:
-        grid = data_set(load_splits(str(path))["train"])
+        grid = data_set(path, load_splits(str(path))["train"])
     else:
         whole = not labelled and text_column is None and label_column is None
         grid = _grid(path, match["kind"].lower(), _text(faults, path, encoding), whole)
@@ -154,7 +154,7 @@ def read_text_dataset(
     path = Path(name_or_path)
     read = {}
     for split, data in load_splits(name_or_path).items():
-        grid = data_set(data)
+        grid = data_set(path, data)
         layout = find_layout(path, grid, text_column, label_column, labelled)
         read[split] = _collect(Faults(path, repair), grid, layout, label_separator)
     return read

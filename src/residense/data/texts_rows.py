@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from residense.data.hub import column
 from residense.data.sentences import CorpusError
 
 _NAMES = {"\t": "TAB", ",": "comma", ";": "semicolon"}
@@ -85,10 +86,12 @@ def json_lines(path: Path, text: str) -> Grid:
     return Grid([Row(number, [record.get(key) for key in names]) for number, record in records], "JSON lines", names)
 
 
-def data_set(data: Any) -> Grid:
+def data_set(path: Path, data: Any) -> Grid:
     """Return the rows of a data set of `datasets`; numbers take their names from the ClassLabel feature."""
     columns = {name: feature for name, feature in data.features.items() if _plain(feature)}
-    cells = [[_cell(value, _class_names(feature)) for value in data[name]] for name, feature in columns.items()]
+    cells = [
+        [_cell(value, _class_names(feature)) for value in column(path, data, name)] for name, feature in columns.items()
+    ]
     rows = [Row(number, list(row)) for number, row in enumerate(zip(*cells, strict=True), 1)]
     return Grid(rows, "data set", list(columns))
 
