@@ -404,14 +404,16 @@ def left_behind(code: int) -> str | None:
             return f"{path} is cut off"
     found = Path("found.jsonl")
     if code == 0 and found.exists():
-        records = [json.loads(line) for line in found.read_text().split("\n")[:-1]]
-        texts = Path("input.txt")
-        if (
-            texts.exists()
-            and [r["text"] for r in records] != texts.read_bytes().decode("utf-8-sig").split("\n")[: len(records)]
-        ):
+        found_texts = [json.loads(line)["text"] for line in found.read_text().split("\n")[:-1]]
+        if Path("input.txt").exists() and found_texts != lines_of(Path("input.txt")):
             return "other texts than were given"
     return None
+
+
+def lines_of(path: Path) -> list[str]:
+    """One text a line, LF or CRLF; the last line ends, it does not begin another."""
+    lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 To Python and to checkpoints they are plain `int` and `float`.
 """
 
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +17,14 @@ def _bounded(name: str, base: type, low: float, high: float, said: str) -> Any:
         return type(value) in (int, base) and low <= value <= high
 
     def parse(value: Any) -> Any:
-        number = base(value) if isinstance(value, str) else value
-        if not check(number):
-            raise ValueError
-        return number
-
-    def parsed(value: Any) -> Any:
-        try:
-            return parse(value)
-        except ValueError:
-            raise ValueError(f"expected {said}, got {value}") from None
+        with suppress(ValueError):
+            number = base(value) if isinstance(value, str) else value
+            if check(number):
+                return number
+        raise ValueError(f"expected {said}, got {value}")
 
     kind = type(name, (base,), {"__doc__": f"{said[0].upper()}{said[1:]}."})
-    register_type(kind, serializer=lambda value: value, deserializer=parsed, type_check=check)
+    register_type(kind, serializer=lambda value: value, deserializer=parse, type_check=check)
     return kind
 
 
