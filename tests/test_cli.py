@@ -360,8 +360,8 @@ MISTAKES = [
     (["--model.encoder.depth=0"], "model.encoder.depth: expected a whole number, at least 1, got 0"),
     (["--model.encoder.connection.growth_rate=0"], "growth_rate: expected a whole number, at least 1, got 0"),
     (["--model.encoder.depth=[2,-1]"], "model.encoder.depth: expected a whole number, at least 1, got -1"),
-    (["--model.optimizer=null"], "model.optimizer: null is no value for it"),
-    (["--data.synthetic=null"], "data.synthetic: null is no value for it"),
+    (["--model.optimizer=null"], "model.optimizer: null is not a value for it"),
+    (["--data.synthetic=null"], "data.synthetic: null is not a value for it"),
     (["--model.encoder.branch.dropout=1.5"], "model.encoder.branch.dropout: expected a number from 0 to 1, got 1.5"),
     (["--early_stopping.monitor=val/f2"], "val/f2 is not logged; there are: val/loss, val/f1"),
     (["--checkpoint.monitor=val/loss"], "val/loss is best when minimal: --checkpoint.mode min"),
@@ -411,7 +411,9 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     (tmp_path / "my_own_connections.py").write_text(example + BROKEN)
     own = "--model.encoder.connection=my_own_connections"
     assert fit(f"{own}.Gated", "--model.encoder.connection.start=0.1", "--run_dir=here") == 0
-    assert main(["predict", "--ckpt_path=best", "--run_dir=here", "--data.text=Anna"]) == 0
+    predict = ["predict", "--ckpt_path=best", "--run_dir=here", "--data.text=Anna"]
+    assert main(predict) == 2 and "add --trust my_own_connections" in capfd.readouterr().err
+    assert main([*predict, "--trust=my_own_connections"]) == 0
     assert (tmp_path / "here" / "own_code" / "my_own_connections.py").read_text() == example + BROKEN
     (tmp_path / "bad_syntax.py").write_text("class A(object)\n    pass\n")
     for value, expected in {
@@ -420,7 +422,7 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
         f"{own}.py": "a class in my_own_connections.py is given as my_own_connections.Class",
         f"{own}.Needy": "my_own_connections.Needy needs a value for gain: --model.encoder.connection.gain",
         "--model.encoder.connection=bad_syntax.A": "bad_syntax.py:1: expected ':'",
-        "--model.encoder.connection=collections.Counter": "collections.Counter is no Connection",
+        "--model.encoder.connection=collections.Counter": "collections.Counter cannot be used here",
         "--model.encoder.block=my_own_connections.Wide": "Wide wrote vectors of width 256 where out_dim is 128",
     }.items():
         capfd.readouterr()

@@ -9,23 +9,22 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 
+from residense import configs, trust
+from residense.errors import UsageError as UsageError
 from residense.messages import say
 
+SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters")
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CONFIG, CKPT = ("-c", "--config"), ("--ckpt_path",)
 TEXT = ("--data.text", "--data.text+", "--data.init_args.text", "--data.init_args.text+")
-FOLDERS = (Path("configs"), Path(__file__).parents[2] / "configs")  # where bare names are looked up
-LARGEST = 100_000  # values of a config
-VALUED = (*CONFIG, *TEXT, *CKPT, "--run_dir")
-
-
-class UsageError(ValueError):
-    """Something that was typed cannot be done; the message says what to type instead."""
+NAMED = (*CONFIG, *TEXT, *CKPT, "--trust")
+VALUED = (*NAMED, "--run_dir")
 
 
 def arrange(argv: Sequence[str]) -> list[str]:
@@ -41,23 +40,51 @@ def arrange(argv: Sequence[str]) -> list[str]:
     _refuse_bytes(argv)
     options = list(_options([*argv[:place], *argv[place + 1 :]]))
     typed = {name: value for name, value in options if value is not None}
+    rest = [word for name, value in options if name not in NAMED for word in _words(name, value)]
+    named = [_find_config(value) for name, value in options if name in CONFIG and value is not None]
+    trusted = trust.modules(rest) | _trusted(options) | trust.modules([configs.read(path) for path in named])
     ckpt = _find_checkpoint(subcommand, typed.get("--ckpt_path"), typed.get("--run_dir"))
-    configs = [_find_config(value) for name, value in options if name in CONFIG and value is not None]
+    found, stored = list(map(str, named)), None  # settings that somebody else may have written
     if subcommand == "fit":
-        configs = configs or _default_configs(options, typed.get("--run_dir"))
+        run_dir = Path(typed["--run_dir"]) if "--run_dir" in typed else None
+        if not found and run_dir is not None and (own := run_dir / "config.yaml").is_file():
+            found, stored, trusted = [str(own)], configs.read(own), trusted | trust.kept_modules(run_dir)
+            trust.refuse_untrusted(stored, str(own), trusted)
+        found = found or _default_configs(options, run_dir)
     elif ckpt is not None:
-        configs = [_as_yaml(_checkpoint_config(ckpt, subcommand, options)), *configs]
+        stored = _checkpoint_config(ckpt, subcommand, options)
+        trust.refuse_untrusted(stored, ckpt, trusted)
+        found = [_as_yaml(stored), *found]
     elif not any(name in ("--help", "-h") for name, _ in options):
         raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
-    rest = [word for name, value in options if name not in (*CONFIG, *TEXT, *CKPT) for word in _words(name, value)]
-    texts = [value for name, value in options if name in TEXT and value is not None]
+    trust.allow([rest, stored], trusted)
+    configs.install(trusted if stored is not None else None)
     return [
         subcommand,
-        *(f"--config={config}" for config in configs),
-        *(_find_fragment(word) for word in rest),
+        *(f"--config={config}" for config in found),
+        *map(configs.find_fragment, rest),
         *([f"--ckpt_path={ckpt}"] if ckpt is not None else []),
-        *([f"--data.text={_as_yaml(texts)}"] if texts else []),
+        *_texts([value for name, value in options if name in TEXT and value is not None]),
     ]
+
+
+def _texts(texts: list[str]) -> list[str]:
+    """The option for the texts to predict."""
+    option = f"--data.text={_as_yaml(texts)}"
+    if len(option) > configs.LARGEST:
+        raise UsageError(f"--data.text: more than {configs.LARGEST:,} characters; give such texts by standard input")
+    return [option] if texts else []
+
+
+def _trusted(options: Sequence[tuple[str, str | None]]) -> set[str]:
+    """The modules that `--trust` names."""
+    return {name for option, value in options if option == "--trust" and value for name in value.split(",")}
+
+
+def _find_config(name: str) -> Path:
+    path = configs.find(name)
+    configs.read(path)
+    return path
 
 
 def _refuse_bytes(argv: Sequence[str]) -> None:
@@ -69,17 +96,15 @@ def _refuse_bytes(argv: Sequence[str]) -> None:
             )
 
 
-def _default_configs(options: Sequence[tuple[str, str | None]], run_dir: str | None) -> list[str]:
-    """What `fit` means without a config: that of the run which goes on, or one to show help on."""
-    if run_dir and (Path(run_dir) / "config.yaml").is_file():
-        return [str(Path(run_dir) / "config.yaml")]
-    if run_dir and (inside := sorted(Path(run_dir).glob("*/config.yaml"))):
+def _default_configs(options: Sequence[tuple[str, str | None]], run_dir: Path | None) -> list[str]:
+    """What `fit` means without a config: one to show help on, or none."""
+    if run_dir is not None and (inside := sorted(run_dir.glob("*/config.yaml"))):
         raise UsageError(f"{run_dir} is no run, it holds some: --run_dir {inside[-1].parent}")
     names = [name.partition("=")[0] for name, _ in options]
     if any(name.endswith(".help") for name in names):
-        return [_find_config("dense_ner.yaml")]  # help on a part needs a whole
+        return [str(configs.find("dense_ner.yaml"))]  # help on a part needs a whole
     if not any(name.startswith(("--model", "--help", "-h")) for name in names):
-        raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {_known_configs()}")
+        raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {configs.known()}")
     return []
 
 
@@ -91,7 +116,7 @@ def _is_value(argv: Sequence[str], place: int) -> bool:
 def config_files(argv: Sequence[str]) -> list[str]:
     """The config files that are named on a command line and exist."""
     try:
-        return [_find_config(value) for name, value in _options(argv) if name in CONFIG and value is not None]
+        return [str(configs.find(value)) for name, value in _options(argv) if name in CONFIG and value is not None]
     except UsageError:
         return []
 
@@ -114,49 +139,6 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 def _words(name: str, value: str | None) -> list[str]:
     return [name] if value is None else [f"{name}={value}"]
-
-
-def _find_config(value: str) -> str:
-    """An existing path, or a file of that name in `configs/`."""
-    found = next((path for path in (Path(value), *(folder / value for folder in FOLDERS)) if path.is_file()), None)
-    if found is None:
-        raise UsageError(f"no config {value}, neither here nor in configs/; there are: {_known_configs()}")
-    try:
-        content = yaml.safe_load(found.read_bytes())
-        if _size(content) > LARGEST:
-            raise UsageError(f"{found}: its aliases expand to more than {LARGEST:,} values")
-    except RecursionError:
-        raise UsageError(f"{found}: nested too deeply") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{found}:{mark.line + 1}" if mark else str(found)
-        raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(content, dict | None):
-        raise UsageError(f"{found}: a config holds `option: value` lines, this holds {type(content).__name__}")
-    return str(found)
-
-
-def _size(content: Any, known: dict[int, int] | None = None) -> int:
-    """How many values a config has once each alias is written out."""
-    known = {} if known is None else known
-    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    if parts and id(content) not in known:
-        known[id(content)] = LARGEST + 1  # an alias of what it stands in has no end
-        known[id(content)] = 1 + sum(_size(part, known) for part in parts)
-    return known.get(id(content), 1)
-
-
-def _known_configs() -> str:
-    return ", ".join(sorted({path.name for folder in FOLDERS for path in folder.glob("*.yaml")}))
-
-
-def _find_fragment(word: str) -> str:
-    """A word of the command line; if its value names a file in `configs/`, such as block/lstm.yaml, with the path."""
-    option, equals, value = word.rpartition("=")
-    if not value.endswith((".yaml", ".yml")) or Path(value).is_file():
-        return word
-    found = next((folder / value for folder in FOLDERS if (folder / value).is_file()), value)
-    return f"{option}{equals}{found}"
 
 
 def _find_checkpoint(subcommand: str, value: str | None, run_dir: str | None) -> str | None:
@@ -191,23 +173,19 @@ def _readable(path: Path) -> Path:
             return best
         return path
     try:
-        read_checkpoint(path, whole=True)
+        read_checkpoint(path)
         return path
     except UsageError as error:
         if not older.exists():
             hint = f"; {best} may be whole: --ckpt_path best" if best.exists() and path != best else ""
             raise UsageError(f"{error}, and there is none before it{hint}") from None
         say(f"{error}; going on from the one before, {older}")
-    read_checkpoint(older, whole=True)
+    read_checkpoint(older)
     return older
 
 
-def read_checkpoint(path: str | Path, whole: bool = False) -> dict[str, Any]:
-    """Load a checkpoint without running any code that it may hold.
-
-    Args:
-        path: the file.
-        whole: read all of it and compare its checksums, which torch does not do.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint, without running any code that it may hold, and compare all of it with its checksums.
 
     Raises:
         UsageError: the file is damaged or no checkpoint of this project.
@@ -215,34 +193,57 @@ def read_checkpoint(path: str | Path, whole: bool = False) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UsageError(f"no checkpoint {path}")
     try:
-        checkpoint = _load(path, whole)
+        checkpoint = _load(path)
     except pickle.UnpicklingError:
         raise UsageError(f"{path}: cannot be loaded as a checkpoint (more than tensors and settings)") from None
     except Exception as error:  # torch raises what it likes on damaged files
         reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0][:120] or type(error).__name__
         raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
     keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
-    missing = {"hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "state_dict"} - keys
+    missing = {*SETTINGS, "vocabulary", "state_dict"} - keys
     if missing:
         raise UsageError(f"{path}: not a checkpoint of this project, it lacks {', '.join(sorted(missing))}")
-    classes = (checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"])
-    named = all(isinstance(c, dict) and isinstance(c.get("_class_path"), str) for c in classes)
-    weights = checkpoint["state_dict"]
-    if not named or not isinstance(weights, dict) or not all(hasattr(value, "shape") for value in weights.values()):
+    if not _is_sound(checkpoint, Path(path).stat().st_size):
         raise UsageError(f"{path}: not a checkpoint of this project, its settings or weights are something else")
     return checkpoint
 
 
-def _load(path: str | Path, whole: bool) -> Any:
-    import torch
-
+def _load(path: str | Path) -> Any:
+    """The content; torch itself looks at no checksums, and unpacks what is compressed, to any size."""
     if not zipfile.is_zipfile(path):
         raise ValueError("cut off, or something else")
-    if whole:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(f"{damaged} in it is damaged")
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("compressed")
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} in it is damaged")
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _is_sound(checkpoint: dict[str, Any], file_size: int) -> bool:
+    """Whether settings and weights are of the right kind, and no larger than a file of that size can hold."""
+    settings, weights = [checkpoint[key] for key in SETTINGS], checkpoint["state_dict"]
+    if not all(isinstance(part, dict) and isinstance(part.get("_class_path"), str) for part in settings):
+        return False
+    if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        return False
+    sizes = [weight.numel() * weight.element_size() for weight in weights.values()]  # an expanded one has no storage
+    return max(sizes, default=0) <= file_size and _is_bounded(settings) and _is_flat(checkpoint["vocabulary"])
+
+
+def _is_bounded(settings: object) -> bool:
+    with suppress(RecursionError):
+        return configs.size(settings) <= configs.LARGEST
+    return False
+
+
+def _is_flat(vocabulary: object) -> bool:
+    """Whether a vocabulary holds plain values, and lists and dicts of them."""
+    if not isinstance(vocabulary, dict):
+        return False
+    parts = [[*part, *part.values()] if isinstance(part, dict) else part for part in vocabulary.values()]
+    values = (value for part in parts for value in (part if isinstance(part, list) else [part]))
+    return all(isinstance(value, str | int | float | None) for value in values)
 
 
 def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, str | None]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from residense.arguments import previous
+from residense.arguments import previous, read_checkpoint
 from residense.data.cache import write_atomically
 
 
@@ -26,3 +26,7 @@ class AtomicIO(TorchCheckpointIO):
         except OSError as error:
             resume = f"once that is mended, go on with --run_dir {path.parent.parent} --ckpt_path last"
             raise OSError(error.errno, f"{error.strerror}; {resume}", str(path)) from error
+
+    def load_checkpoint(self, path: str | Path, *args: object, **kwargs: object) -> dict[str, Any]:
+        """Read it as all checkpoints are read, which verifies its checksums."""
+        return read_checkpoint(path)

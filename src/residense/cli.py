@@ -25,7 +25,7 @@ import residense.data.classification  # short class names are found among the cl
 import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
-from residense import slurm
+from residense import slurm, trust
 from residense.arguments import UsageError, arrange, class_config, config_files, read_checkpoint
 from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
@@ -36,12 +36,13 @@ from residense.checkpoints import AtomicIO
 from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import say
-from residense.parser import Parser, locate, refuse_nulls
+from residense.parser import Parser, locate
 from residense.run import claim, git_state, is_terminal, record_run, release, run_directory, surroundings
 from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
 
 HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
+CLASSES = {"trainer": L.Trainer, "checkpoint": ModelCheckpoint, "early_stopping": EarlyStopping, "ema": EMA}
 PACKAGE = str(Path(__file__).parent)
 
 
@@ -90,8 +91,10 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
         self.config = parser.parse_args(args)
         options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
-        for part in HYPER_PARAMETERS:
-            refuse_nulls(options.get(part), part)
+        for part, base in {"model": Task, "data": L.LightningDataModule}.items():
+            trust.check(options.get(part), base, part)
+        for part, cls in CLASSES.items():
+            trust.check_arguments(cls, options.get(part) or {}, part)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="name of the run: runs/NAME/TIME-ID")
@@ -105,6 +108,12 @@ class CLI(LightningCLI):
         parser.add_argument("--project", type=str, default="residense", help="project of W&B that the run is logged to")
         parser.add_argument("--output", type=str | None, default=None, help="file for predictions, JSON lines")
         parser.add_argument("--init_from", type=str | None, default=None, help="checkpoint to start the weights from")
+        parser.add_argument(
+            "--trust",
+            type=str | None,
+            default=None,
+            help="your modules that a checkpoint may import, as a,b",
+        )
         parser.add_argument(
             "--save_every_n_steps", type=int | None, default=None, help="write last.ckpt within epochs as well"
         )
@@ -300,7 +309,9 @@ class CLI(LightningCLI):
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
             print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}")
-            print(f'next: python main.py predict --ckpt_path {path} --data.text "..."')
+            own = trust.own_modules(self.config["fit"].as_dict())
+            flag = f" --trust {','.join(sorted(own))}" if own else ""
+            print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')
 
 
 def _holds_a_run(path: Path) -> bool:

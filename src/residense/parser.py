@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 import residense
-from residense.arguments import UsageError
+from residense.errors import UsageError
 from residense.messages import say
 
 UNKNOWN_OPTION = (r"Option '([\w.]+)' is not accepted", r"not accept (?:option|nested key|key) '([\w.]+)'")
@@ -22,6 +22,7 @@ MISSING_MODULE = r"No module named '([\w.]+)'(?:.*?Got value: ([\w.]+\w))?"
 SOURCE_FILE = (r"loop detected: (\S+\.py)", r"Expected a path but (\S+\.py) ")
 UNRECOGNIZED = r"unrecognized arguments: (\S+)"
 BOUND = r"Not of type \w+: (expected .+?, got .+?)(?:\. Got value|$)"
+DENIED = r"Importing '([\w.]+)' is not allowed"
 SYNTAX = r"(?:- |class: )(.+) \(([\w.-]+\.py), line (\d+)\)"
 REQUIRED = r"arguments are required: ([\w, ]+)\. Got value: Namespace\(class_path='([\w.]+)'"
 GROUP = (r"Unable to load config [\"'](.*?)[\"']",)
@@ -99,33 +100,6 @@ def _classes() -> list[type]:
     return [item for item in (getattr(residense, name) for name in residense._HOME) if isinstance(item, type)]
 
 
-def refuse_nulls(config: object, place: str) -> None:
-    """Refuse null for what must be something: the parser takes it for any factory.
-
-    Args:
-        config: what was parsed, a class_path and its init_args, or anything else.
-        place: the name of the option.
-
-    Raises:
-        UsageError: names the option.
-    """
-    if isinstance(config, list):
-        for item in config:
-            refuse_nulls(item, place)
-    if not isinstance(config, dict) or "class_path" not in config:
-        return
-    module, _, name = config["class_path"].rpartition(".")
-    try:
-        hints = get_type_hints(getattr(import_module(module), name).__init__)
-    except (NameError, TypeError):  # what only type checkers import, or a function
-        hints = {}
-    for option, value in (config.get("init_args") or {}).items():
-        hint = hints.get(option, Any)
-        if value is None and hint is not Any and type(None) not in get_args(hint):
-            raise UsageError(f"{place}.{option}: null is no value for it; leave it out for the default")
-        refuse_nulls(value, f"{place}.{option}")
-
-
 def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> str:
     """Shorten an error message of the parser to a few lines.
 
@@ -143,6 +117,8 @@ def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> s
         return f"{where}there is no option {name}{_hint(name, options)}"
     if found := re.findall(BOUND, message, re.M):
         return f"{where}{found[-1]}"
+    if found := re.search(DENIED, message):
+        return f"{where}{found[1]} cannot be used here: it is not of this project, an installed package or your files"
     if found := re.search(SYNTAX, message):
         return f"{found[2]}:{found[3]}: {found[1]}"
     if "(<unknown>, line 1)" in message:
@@ -196,7 +172,7 @@ def _no_module(module: str, wanted: str) -> str:
 
 def _no_class(name: str, classes: set[str]) -> str:
     if name.endswith((".yaml", ".yml")):
-        return f"there is no file {name}, neither here nor in configs/"
+        return f"there is no file {name}, neither beside the config, nor here, nor in configs/"
     bare = name.rsplit(".", 1)[-1]
     own = "" if "." in name else " (one of your own is given as module.Class)"
     if bare in classes:

@@ -1,0 +1,216 @@
+"""What the names in options, configs and checkpoints may import, and what may be called of it.
+
+jsonargparse imports what a `class_path` names and calls it. Two checks stand in front of that. `allow` decides by name,
+before anything is imported: modules of this package, of an installed one, and of the user's own files where these are
+trusted. `check` decides by what a name stands for, before anything is called: a class under the base that its option is
+annotated with, or one of `FUNCTIONS`. What neither knows is refused.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from jsonargparse import set_parsing_settings
+from torch import nn
+from torch.nn import functional as F
+
+from residense.errors import UsageError
+
+FUNCTIONS = (torch.relu, torch.sigmoid, torch.tanh, F.relu, F.gelu, F.silu, F.elu, F.mish, F.softplus)
+PACKAGES = (__name__.partition(".")[0], "torch", "lightning")  # imported before any settings are read
+NEVER = sys.stdlib_module_names | {"__main__", "jsonargparse"}
+DOTTED = re.compile(r"(?<![\w./-])([^\W\d]\w*)(?:\.[^\W\d]\w*)+")
+CLASS_PATHS = ("class_path", "_class_path")
+FILE = "__path__"  # where the parser keeps which file settings were read from
+
+set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(PACKAGES))
+set_parsing_settings(instantiate_subclass_spec_in_any=False)  # data that looks like a class stays data
+
+
+# -- by name ----------------------------------------------------------------------------------------------------------
+
+
+def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
+    """Where a top-level module would be imported from. Nothing is imported.
+
+    Returns:
+        `installed` for a package in site-packages and for this one; `own` for a file or folder elsewhere, such as the
+        working directory; `missing` for what does not exist; `never` for the standard library, and for a file that
+        stands in front of an installed package of the same name.
+    """
+    if module in NEVER:
+        return "never"
+    if module in PACKAGES:
+        return "installed"
+    try:
+        spec = find_spec(module)
+    except ValueError:  # a module that was made by hand
+        return "never"
+    if spec is None:
+        return "missing"
+    places = [spec.origin] if spec.has_location and spec.origin else [*(spec.submodule_search_locations or ())]
+    site = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    if places and all(_lies_in(place, site) for place in places):
+        return "installed"
+    return "own" if PathFinder.find_spec(module, site) is None else "never"
+
+
+def _lies_in(place: str, folders: Iterable[str]) -> bool:
+    """Whether a file or folder lies in one of the folders, where it may be a link to somewhere else."""
+    return any(Path(place).parent.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def modules(settings: Any) -> set[str]:
+    """The top-level modules of all dotted names in settings."""
+    return {name for text in _strings(settings) for name in DOTTED.findall(text)}
+
+
+def _strings(settings: Any) -> Iterator[str]:
+    if isinstance(settings, str):
+        yield settings
+    for part in _parts(settings):
+        yield from _strings(part)
+
+
+def _parts(settings: Any) -> Iterable[Any]:
+    if isinstance(settings, dict):
+        return settings.values()
+    return settings if isinstance(settings, list | tuple) else ()
+
+
+def allow(settings: Any, trusted: Collection[str] | None = None) -> None:
+    """Allow the import of the modules that settings name, as far as they are trusted, and of no others.
+
+    Args:
+        settings: words of a command line, or the content of a config or checkpoint.
+        trusted: modules of the user that are trusted; null for all that the settings name, where these are the user's.
+    """
+    allowed, denied = [], []
+    for module in modules(settings):
+        kind = origin(module)
+        own = kind == "own" and (trusted is None or module in trusted)
+        (allowed if own or kind in ("installed", "missing") else denied).append(module)
+    set_parsing_settings(import_path_denylist=denied, import_path_allowlist=allowed)
+
+
+def refuse_untrusted(settings: Any, source: str, trusted: Collection[str]) -> None:
+    """Refuse settings of a checkpoint that name a class in a file of the user that is not trusted.
+
+    Raises:
+        UsageError: names the class, the file and the option that trusts it.
+    """
+    for name in _class_paths(settings):
+        module = name.partition(".")[0]
+        if module not in trusted and origin(module) == "own":
+            place = own_file(module) or f"the folder {module}"
+            raise UsageError(f"{source} needs {name} from {place}: if you trust that file, add --trust {module}")
+
+
+def own_modules(settings: Any) -> set[str]:
+    """The user's modules whose classes settings name."""
+    return {module for name in _class_paths(settings) if origin(module := name.partition(".")[0]) == "own"}
+
+
+def _class_paths(settings: Any) -> Iterator[str]:
+    if isinstance(settings, dict):
+        yield from (settings[key] for key in CLASS_PATHS if isinstance(settings.get(key), str))
+    for part in _parts(settings):
+        yield from _class_paths(part)
+
+
+def own_file(module: str) -> Path | None:
+    """The file of a top-level module, which is not imported for that."""
+    spec = find_spec(module) if module not in NEVER else None
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
+def kept_modules(run_dir: Path) -> set[str]:
+    """The user's modules that are still what they were when the run in a directory began."""
+    kept = set()
+    for copy in (run_dir / "own_code").glob("*.py"):
+        file = own_file(copy.stem) if origin(copy.stem) == "own" else None
+        if file is not None and file.read_bytes() == copy.read_bytes():
+            kept.add(copy.stem)
+    return kept
+
+
+# -- by what a name stands for -----------------------------------------------------------------------------------------
+
+
+def check(settings: Any, hint: Any, option: str, default: Any = None) -> None:
+    """See that parsed settings name nothing but classes of the kind that is asked for.
+
+    Args:
+        settings: a class_path with its init_args, or any other value; lists and dicts of them.
+        hint: annotation of the option.
+        option: its name.
+        default: its default, which may be any function.
+
+    Raises:
+        UsageError: names the option and what it was given.
+    """
+    if isinstance(settings, dict) and "class_path" in settings:
+        cls = _class(settings["class_path"], hint, option)
+        check_arguments(cls, settings.get("init_args") or {}, option)
+    elif isinstance(settings, dict):
+        for key, value in settings.items():
+            if key != FILE:
+                check(value, hint, option, default)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            check(value, hint, option, default)
+    elif callable(settings) and not any(settings is known for known in (default, *FUNCTIONS)):
+        given, known = getattr(settings, "__name__", settings), {function.__name__ for function in FUNCTIONS}
+        raise UsageError(f"{option}: {given} is not accepted, only classes and {', '.join(sorted(known))}")
+
+
+def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
+    """The same for the arguments of a class; null is refused where the annotation excludes it."""
+    hints, parameters = _hints(cls), inspect.signature(cls).parameters
+    for name, value in arguments.items():
+        if name == FILE:
+            continue
+        hint, default = hints.get(name, nn.Module | None), getattr(parameters.get(name), "default", None)
+        if value is None and default is not None and hint is not Any and type(None) not in get_args(hint):
+            raise UsageError(f"{option}.{name}: null is not a value for it; leave it out for the default")
+        check(value, hint, f"{option}.{name}", default)
+
+
+def _class(name: str, hint: Any, option: str) -> type:
+    """The class of that name, which jsonargparse has imported if it is of any use."""
+    module, _, attribute = name.rpartition(".")
+    found, bases = getattr(sys.modules.get(module), attribute, None), _bases(hint)
+    if inspect.isclass(found) and issubclass(found, bases):
+        return found
+    wanted = " or ".join(dict.fromkeys(base.__name__ for base in bases))
+    raise UsageError(f"{option}: {name} is not a {wanted}" if bases else f"{option}: no class is accepted, got {name}")
+
+
+def _bases(hint: Any) -> tuple[type, ...]:
+    """The classes that an annotation asks for, those that a factory has to return included."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if getattr(kind, "__module__", "") in ("builtins", "collections.abc", "types", "typing"):
+        parts = parts[-1:] if kind is Callable else parts
+        return tuple(base for part in parts for base in _bases(part))
+    return (kind,) if inspect.isclass(kind) and not getattr(kind, "_is_protocol", False) else ()
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """Annotations of the arguments of a class and its bases; what cannot be resolved counts as any module."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        init = inspect.unwrap(vars(base).get("__init__", object.__init__))
+        for name, annotation in getattr(init, "__annotations__", {}).items():
+            one = SimpleNamespace(__annotations__={name: annotation})
+            try:
+                hints |= get_type_hints(one, init.__globals__)
+            except NameError:  # imported for type checkers alone
+                hints[name] = nn.Module | None
+    return hints
