@@ -528,7 +528,7 @@ def test_a_branch_norms_each_stream_that_its_block_reads() -> None:
 def test_scales_of_a_branch() -> None:
     x, mask = sentences()
     block = FeedForward(IN, DIM)
-    make = partial(Branch, block, 2, 9, "none", dropout=0.0)
+    make = partial(Branch, block, 2, 9, norm="none", dropout=0.0)
     y = block(x, mask=mask)
     torch.testing.assert_close(make(scale="none")(x, mask=mask), y)
     torch.testing.assert_close(make(scale="depth")(x, mask=mask), y / 3)
