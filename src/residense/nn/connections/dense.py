@@ -42,10 +42,15 @@ class Dense(Connection):
        ├─────┴─────┤     │
        └───────────┴─────┘
 
-    The output is everything, [B, L, in_dim + depth * growth_rate]; a `Transition` compresses it between stages. Each
-    output is normalised and rectified once for all its readers, whose own scales are in W: under batch norm, whose
-    statistics are those of channels, that is a DenseNet-BC whose readers share the shift of a channel. Memory grows
-    linearly in the depth. W_i has (in_dim + i growth_rate) * bottleneck * growth_rate weights.
+    The output is everything, [B, L, in_dim + depth * growth_rate]; a `Transition` compresses it between stages. Memory
+    grows linearly in the depth. W_i has (in_dim + i growth_rate) * bottleneck * growth_rate weights.
+
+    This is the first half of a DenseNet-BC layer, norm-ReLU-1x1. The second half, norm-ReLU-3, is `Conv` with
+    `order: before` in a `Branch` with `norm: pre`, as in `densenet_cls.yaml`; with `norm: none` and `order: after`
+    nothing would stand between the two convolutions, and they would be one. Different from the paper: each output is
+    normalised and rectified once for all its readers, which share its scale and shift (their own scales are in W); the
+    norm is a layer norm of each output by itself unless `norm: BatchNorm` is given; W has a bias; there is no
+    convolution in front of the first block.
 
     Args:
         in_dim: width of what enters the stage.
