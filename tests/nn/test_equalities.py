@@ -241,7 +241,7 @@ def encoder_of(config: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Encoder, "encoder", sub_configs=True)
     parsed = parser.parse_object({"encoder": described["init_args"] | {"in_dim": IN}})
-    return random(lambda: parser.instantiate_classes(parsed).encoder)
+    return random(lambda: parser.instantiate_classes(parsed)["encoder"])
 
 
 def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:
