@@ -146,5 +146,5 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
                 return torch.tensordot(logits.softmax(-1), self.orders, 1)
         logits = logits.unflatten(-1, (self.streams, self.streams))
         for _ in range(self.iterations):
-            logits = logits.log_softmax(-1).log_softmax(-2)
+            logits = logits.log_softmax(-2).log_softmax(-1)  # rows last, as in the paper
         return logits.exp()
