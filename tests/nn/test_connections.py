@@ -206,8 +206,8 @@ def doubly_stochastic(logits: Tensor, size: int, mixing: str) -> Tensor:
         return weigh(logits.softmax(0), [torch.stack([one[i] for i in order]) for order in permutations(range(size))])
     matrix = logits.exp().view(size, size)
     for _ in range(20):
-        matrix = matrix / matrix.sum(1, keepdim=True)
         matrix = matrix / matrix.sum(0, keepdim=True)
+        matrix = matrix / matrix.sum(1, keepdim=True)
     return matrix
 
 
@@ -334,7 +334,7 @@ def test_constrained_mixing_is_doubly_stochastic(mixing: Any, noise: int, mixed_
 @pytest.mark.parametrize("depth", [3, [3, 3]], ids=str)
 @pytest.mark.parametrize("share", [False, True])
 def test_deepnorm_scales_initial_weights_once(share: bool, depth: int | list[int]) -> None:
-    for block in (Conv, ATTENTION[0], FeedForward, partial(Chain, blocks=[Conv, FeedForward])):
+    for block in (Conv, ATTENTION[0], partial(Chain, blocks=[Conv, ATTENTION[0]])):
         (scaled, _), (other, _) = (
             make(partial(Residual, norm=norm), [block], depth=depth, start=True, share=share)
             for norm in ("deepnorm", "post")

@@ -151,7 +151,8 @@ class Encoder(nn.Module):
         dim: width of the stages, or a list with that of each.
         branch: norm, scale and drop path around each block.
         transition: what joins two stages.
-        final_norm: normalise the output; needed where the last norm sits inside the branches.
+        final_norm: norm of the output, needed where the last norm sits inside the branches: true for a layer norm,
+            false for none, or any norm, such as the `norm_type` of the branches.
         share: in each stage, blocks from the same place of the list share their weights where widths agree (ID-CNN).
         recompute: compute blocks anew for their gradients: less memory, more time, the same gradients.
 
@@ -168,7 +169,7 @@ class Encoder(nn.Module):
         dim: Positive | list[Positive] = 128,
         branch: BranchFactory = Branch,
         transition: TransitionFactory = Transition,
-        final_norm: bool = True,
+        final_norm: bool | NormFactory = True,
         share: bool = False,
         recompute: bool = False,
     ):
@@ -190,7 +191,9 @@ class Encoder(nn.Module):
             stage = Stage(width, dims[i], list(islice(blocks, num_blocks)), connection, here, share, recompute)
             self.stages.append(stage)
             width, done = stage.out_dim, done + num_blocks
-        self.norm = (LayerNorm if final_norm else Norm)(width)
+        if isinstance(final_norm, bool):
+            final_norm = LayerNorm if final_norm else Norm
+        self.norm = final_norm(width)
         self.out_dim = width
         if share and len({id(b) for b in self._blocks()}) == sum(depths):
             raise ValueError("share: no two blocks of the list read and write the same widths, or depth is too small")

@@ -35,7 +35,9 @@ class Block(nn.Module):
         raise NotImplementedError  # pragma: no cover
 
     def scale_init(self, factor: float) -> None:
-        """Multiply the initial weights that set the size of what is written, as DeepNorm asks (arXiv 2203.00555).
+        """Scale the initial weights that set the size of what is written, as DeepNorm asks (arXiv 2203.00555).
+
+        Attention and feed-forward blocks then have the paper's Xavier weights times `factor`; others their own.
 
         Raises:
             ValueError: where that is not defined, as for recurrent blocks.

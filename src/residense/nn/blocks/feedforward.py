@@ -39,4 +39,4 @@ class FeedForward(Block):
     @torch.no_grad()
     def scale_init(self, factor: float) -> None:
         for linear in (self.up, self.down):
-            linear.weight.mul_(factor)
+            nn.init.xavier_uniform_(linear.weight, gain=factor)
