@@ -28,7 +28,8 @@ class Branch(nn.Module):
 
     `drop_path` and `rezero` make a block write zeros, which needs a connection that carries the input past the block.
     Under `Plain` nothing does, so both are off there, with a warning: the control has the same blocks and no shortcut,
-    not even a random one.
+    not even a random one. Different from the papers: `drop_path` draws for each sentence instead of each batch, and
+    scales what is kept in training; `layer_scale` starts at 0.1 at any depth, where the paper has less in deep stacks.
 
     Args:
         block: the block, `[B, L, in_dim] -> [B, L, out_dim]`.

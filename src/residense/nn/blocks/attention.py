@@ -16,6 +16,9 @@ from residense.nn.blocks.base import Block
 class Attention(Block):
     """Multi-head self-attention   (Vaswani et al. 2017, arXiv 1706.03762).
 
+    Different from the paper: positions are rotary by default, where it adds sinusoids to the embeddings; no dropout of
+    attention weights. Different from TENER under `relative`: keys are projected like queries and values.
+
     Args:
         in_dim: width read.
         out_dim: width written, divisible by twice the number of heads; by their number with `positions: none`.

@@ -51,8 +51,8 @@ BlockFactory = Callable[[int, int], Block]
 class Chain(Block):
     """Several blocks in a row as one: what a connection then wires is the row   y = N f_n(... N f_1(x)).
 
-    With convolutions and batch norm this is the branch of a ResNet (arXiv 1512.03385); without norm, the dilated
-    convolutions of an ID-CNN (arXiv 1702.02098).
+    With convolutions and batch norm this is the branch of a ResNet (arXiv 1512.03385, as `block/resnet.yaml`); without
+    norm, the dilated convolutions of an ID-CNN (arXiv 1702.02098).
 
     Args:
         in_dim: width read.

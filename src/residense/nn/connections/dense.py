@@ -58,7 +58,8 @@ class Dense(Connection):
         depth: number of blocks.
         growth_rate: features that each block adds.
         bottleneck: width that each block reads, in multiples of the growth rate; 0 lets blocks read the bare
-            concatenation, as in densely connected BiLSTMs (arXiv 1802.00889): good where it is shallow.
+            concatenation, as in densely connected BiLSTMs (arXiv 1802.00889): good where it is shallow. In that paper
+            only the last layer is read, here all are.
         norm: norm of the outputs in front of the bottleneck.
     """
 
@@ -112,6 +113,9 @@ class DualPath(Stream):
              └─────┴─────┴──────     r(x) = relu(norm(x))
 
     Chen et al. 2017, arXiv 1707.01629. The output is [x_n, z_1, ..., z_n]. W_i has (dim + i growth_rate) * dim weights.
+    Different from the paper: f is any block instead of a grouped bottleneck of convolutions; the dense path begins
+    empty, where the paper projects the input to 2 * growth_rate features; norms are layer norms unless
+    `norm: BatchNorm` is given; readers share the norm of each z_j; no norm and ReLU follow the last block.
 
     Args:
         in_dim: width of what enters the stage.
