@@ -76,8 +76,9 @@ def test_the_loss_is_that_of_torch(smoothing: float) -> None:
     ones, weights = torch.ones(K), torch.rand(K)
     expected = F.cross_entropy(scores, target.argmax(-1), label_smoothing=smoothing, reduction="sum")
     torch.testing.assert_close(class_loss(scores, target, ones, smoothing, False), expected)
-    expected = F.cross_entropy(scores, target.argmax(-1), weight=weights, reduction="sum")
-    torch.testing.assert_close(class_loss(scores, target, weights, 0.0, False), expected)
+    options = {"weight": weights, "label_smoothing": smoothing, "reduction": "sum"}
+    expected = F.cross_entropy(scores, target.argmax(-1), **options)
+    torch.testing.assert_close(class_loss(scores, target, weights, smoothing, False), expected)
     expected = F.binary_cross_entropy_with_logits(scores, target, reduction="sum")
     torch.testing.assert_close(class_loss(scores, target, ones, 0.0, True), expected)
 

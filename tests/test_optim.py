@@ -1,11 +1,14 @@
 """The schedule at its corners and against the optimiser that it drives."""
 
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from residense.data.vocabulary import Vocabulary
 from residense.optim import Warmup
+from residense.tasks.tagging import Tagger
 
 TOTAL, WARMUP, RATE = 50, 0.2, 0.1
 RISING = 10
@@ -76,3 +79,17 @@ def test_groups_keep_their_own_rates_and_a_saved_schedule_goes_on() -> None:
         rates_of = [[group["lr"] for group in o.param_groups] for o in (optimizer, other_optimizer)]
         assert rates_of[0] == rates_of[1]
         assert rates_of[0][1] == pytest.approx(4 * rates_of[0][0])
+
+
+def test_scores_of_transitions_and_embeddings_do_not_decay() -> None:
+    labels = ["O", "B-A", "I-A"]
+    tagger = Tagger()
+    tagger.adopt(Vocabulary(words=["a"], chars=["a"], labels=labels, scheme="IOB2", unit="word"))
+    tagger.trainer = trainer = Mock(estimated_stepping_batches=10)
+    decayed, others = tagger.configure_optimizers()["optimizer"].param_groups  # type: ignore[index, call-overload]
+    assert trainer and decayed["weight_decay"] > 0 and others["weight_decay"] == 0
+    names = {id(parameter): name for name, parameter in tagger.named_parameters()}
+    kept = {names[id(parameter)] for parameter in others["params"]}
+    assert {"head.moves", "head.start", "head.end", "head.score.bias", "embeddings.table.weight"} <= kept
+    assert "head.score.weight" in {names[id(parameter)] for parameter in decayed["params"]}
+    assert len(names) == len(decayed["params"]) + len(others["params"])

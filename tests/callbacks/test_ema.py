@@ -120,6 +120,14 @@ def test_buffers_are_those_of_the_last_step(tmp_path: Path) -> None:
     assert checkpoint["state_dict"]["layers.1.num_batches_tracked"] == STEPS
 
 
+@pytest.mark.parametrize(("decay", "warned"), [(DECAY, True), (None, False)])
+def test_statistics_that_belong_to_other_weights_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], decay: float | None, warned: bool
+) -> None:
+    run(tmp_path, EMA(decay))
+    assert ("batch norm" in capsys.readouterr().err) == warned
+
+
 def test_without_a_decay_the_weights_are_left_alone(tmp_path: Path) -> None:
     model, checkpoint = run(tmp_path / "a", EMA(), epochs=2)
     other, expected = run(tmp_path / "b", None, epochs=2)

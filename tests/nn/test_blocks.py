@@ -344,8 +344,6 @@ class Own(Block):
         (partial(Conv, separable=True), ["conv.1.weight"]),
         (Attention, ["out.weight", "value.weight"]),
         (relative, ["out.weight", "value.weight"]),
-        (FeedForward, ["down.weight", "up.weight"]),
-        (partial(FeedForward, activation="swiglu"), ["down.weight", "up.weight"]),
         (
             partial(Chain, blocks=[Conv, Attention], norm=LayerNorm),
             ["blocks.0.conv.weight", "blocks.1.out.weight", "blocks.1.value.weight"],
@@ -360,6 +358,19 @@ def test_deepnorm_scales_the_weights_that_set_the_size(kind: BlockFactory, scale
     assert sorted(changed) == scaled
     for name in scaled:
         torch.testing.assert_close(block.get_parameter(name), before[name] / 2)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_deepnorm_draws_feed_forward_weights_anew_with_the_gain_of_the_paper(activation: Any) -> None:
+    torch.manual_seed(0)
+    block = FeedForward(256, 256, activation=activation)
+    before = {name: parameter.clone() for name, parameter in block.named_parameters()}
+    block.scale_init(0.5)
+    xavier = math.sqrt(2 / (256 + 1024))
+    for linear in (block.up, block.down):
+        assert linear.weight.std().item() == pytest.approx(0.5 * xavier, rel=0.02)
+    changed = [name for name, parameter in block.named_parameters() if not torch.equal(parameter, before[name])]
+    assert sorted(changed) == ["down.weight", "up.weight"]
 
 
 @pytest.mark.parametrize(
@@ -383,6 +394,7 @@ def test_deepnorm_is_refused_where_it_is_not_defined(kind: BlockFactory, name: s
         (lambda: LSTM(4, 5), "a bidirectional LSTM writes half of its width in each direction; 5 is odd"),
         (lambda: GRU(4, 5), "a bidirectional GRU writes half of its width in each direction; 5 is odd"),
         (lambda: Attention(4, 12, heads=4), r"out_dim must be divisible by 2 \* heads = 8; got 12"),
+        (lambda: Attention(4, 13, heads=4, positions="none"), "out_dim must be divisible by heads = 4; got 13"),
         (lambda: Attention(4, 12, heads=0), r"out_dim must be divisible by 2 \* heads = 0; got 12"),
         (lambda: Encoder(4, Attention, partial(Dense, growth_rate=12)), r"divisible by 2 \* heads = 8; got 12"),
         (lambda: Chain(4, 4, []), "a chain needs at least one block"),
@@ -391,6 +403,13 @@ def test_deepnorm_is_refused_where_it_is_not_defined(kind: BlockFactory, name: s
 def test_impossible_blocks_are_named(make_block: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_block()
+
+
+@torch.no_grad()
+def test_attention_without_positions_may_have_heads_of_an_odd_width() -> None:
+    block = shaken(Attention(IN, 20, 4, "none").double())
+    x, mask = sentences(dtype=torch.float64)
+    assert_rows(block(x, mask=mask), mask, [attend(block, row, row, row) for row in each(x, mask)], 1e-10)
 
 
 def test_one_direction_may_have_an_odd_width() -> None:
@@ -486,6 +505,18 @@ def test_batch_norm_of_one_token_is_its_bias() -> None:
     torch.testing.assert_close(norm.variance, torch.full((IN,), 0.9))
 
 
+def test_batch_norm_leaves_its_statistics_as_they_are_where_there_is_no_token() -> None:
+    norm = shaken(BatchNorm(IN))
+    x, mask = sentences()
+    norm(x, mask)
+    mean, variance = norm.mean.clone(), norm.variance.clone()
+    x.requires_grad_()
+    y = norm(x, torch.zeros_like(mask))
+    y.sum().backward()
+    assert y.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
+    assert torch.equal(norm.mean, mean) and torch.equal(norm.variance, variance)
+
+
 # -- branches ----------------------------------------------------------------------------------------------------------
 
 
@@ -528,7 +559,7 @@ def test_a_branch_norms_each_stream_that_its_block_reads() -> None:
 def test_scales_of_a_branch() -> None:
     x, mask = sentences()
     block = FeedForward(IN, DIM)
-    make = partial(Branch, block, 2, 9, "none", dropout=0.0)
+    make = partial(Branch, block, 2, 9, norm="none", dropout=0.0)
     y = block(x, mask=mask)
     torch.testing.assert_close(make(scale="none")(x, mask=mask), y)
     torch.testing.assert_close(make(scale="depth")(x, mask=mask), y / 3)
@@ -692,6 +723,15 @@ def blocks_of(encoder: Any) -> list[Any]:
 
 def numbers_in(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("final_norm", "expected"),
+    [(True, LayerNorm), (False, Norm), (RMSNorm, RMSNorm), (partial(BatchNorm, momentum=0.2), BatchNorm)],
+)
+def test_the_final_norm_may_be_any(final_norm: Any, expected: type[Norm]) -> None:
+    encoder = Encoder(DIM, Conv, Residual, 1, DIM, partial(Branch, norm_type=RMSNorm), final_norm=final_norm)
+    assert type(encoder.norm) is expected
 
 
 @pytest.mark.parametrize("connection", [Plain, Residual, Highway, partial(Dense, growth_rate=8, bottleneck=2)])

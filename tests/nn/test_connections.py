@@ -206,8 +206,8 @@ def doubly_stochastic(logits: Tensor, size: int, mixing: str) -> Tensor:
         return weigh(logits.softmax(0), [torch.stack([one[i] for i in order]) for order in permutations(range(size))])
     matrix = logits.exp().view(size, size)
     for _ in range(20):
-        matrix = matrix / matrix.sum(1, keepdim=True)
         matrix = matrix / matrix.sum(0, keepdim=True)
+        matrix = matrix / matrix.sum(1, keepdim=True)
     return matrix
 
 
@@ -331,10 +331,18 @@ def test_constrained_mixing_is_doubly_stochastic(mixing: Any, noise: int, mixed_
                 torch.testing.assert_close(found.sum(axis), torch.ones(2, 5, streams), rtol=0, atol=1e-6)
 
 
+@torch.no_grad()
+def test_sinkhorn_ends_on_rows_and_leaves_columns_near_one() -> None:
+    logits = 5 * torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    found = Constrained(DIM, DIM, 1, 4, "sinkhorn")._doubly_stochastic(logits)
+    torch.testing.assert_close(found.sum(-1), torch.ones(200, 4), rtol=0, atol=1e-6)
+    assert 0.01 < (found.sum(-2) - 1).abs().amax() < 0.2
+
+
 @pytest.mark.parametrize("depth", [3, [3, 3]], ids=str)
 @pytest.mark.parametrize("share", [False, True])
 def test_deepnorm_scales_initial_weights_once(share: bool, depth: int | list[int]) -> None:
-    for block in (Conv, ATTENTION[0], FeedForward, partial(Chain, blocks=[Conv, FeedForward])):
+    for block in (Conv, ATTENTION[0], partial(Chain, blocks=[Conv, ATTENTION[0]])):
         (scaled, _), (other, _) = (
             make(partial(Residual, norm=norm), [block], depth=depth, start=True, share=share)
             for norm in ("deepnorm", "post")

@@ -214,3 +214,46 @@ def test_single_precision_agrees_with_brute_force_at_any_spread(spread: float, s
     expected = torch.stack([torch.tensor(list(s.values()), dtype=torch.float64).logsumexp(0) for s in scored])
     found = crf.log_partition(given.emissions.float(), given.mask, Scores(*(s.float() for s in given.scores)))
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("spread", [300.0, 1e5])
+@everywhere
+def test_sums_and_gradients_are_exact_however_far_scores_are_apart(given: Case, spread: float) -> None:
+    given = given._replace(emissions=spread * given.emissions)
+    emissions = given.emissions.clone().requires_grad_()
+    found = crf.log_partition(emissions, given.mask, given.scores)
+    found.sum().backward()
+    assert emissions.grad is not None
+    for sentence, (paths_of, mask) in enumerate(zip(distributions(given), given.mask, strict=True)):
+        scored = torch.tensor(list(paths(given, sentence).values()), dtype=torch.float64)
+        torch.testing.assert_close(found[sentence], scored.logsumexp(0), rtol=1e-12, atol=1e-10)
+        expected = torch.zeros_like(emissions[sentence])
+        for path, probability in paths_of.items():
+            expected[torch.arange(int(mask.sum())), list(path)] += probability
+        torch.testing.assert_close(emissions.grad[sentence], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_the_only_legal_way_in_may_be_far_behind() -> None:
+    ban = math.inf
+    moves = torch.tensor([[0, 0, -ban], [0, 0, 0], [0, 0, 0]], dtype=torch.float64)  # O, B, I: no I after O
+    scores = Scores(moves, torch.tensor([0, 0, -ban], dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    emissions = torch.tensor([[[800, 0, 0], [0, 0, 2400]]], dtype=torch.float64).requires_grad_()
+    found = crf.log_partition(emissions, torch.ones(1, 2, dtype=torch.bool), scores)
+    found.sum().backward()
+    assert found.item() == pytest.approx(2400)
+    torch.testing.assert_close(emissions.grad, torch.tensor([[[0, 1, 0], [0, 0, 1]]], dtype=torch.float64))
+
+
+def test_a_sentence_without_tokens_has_one_path_which_is_empty() -> None:
+    given = CASES[0]
+    mask = given.mask.clone()
+    mask[1] = False
+    emissions = given.emissions.clone().requires_grad_()
+    tags = torch.zeros_like(mask).long()
+    found = (crf.log_partition(emissions, mask, given.scores), crf.path_score(emissions, tags, mask, given.scores))
+    assert found[0][1] == found[1][1] == 0
+    chances = crf.chain_probabilities(emissions, crf.viterbi(emissions, mask, given.scores), mask, given.scores)
+    torch.stack([part.sum() for part in (*found, *chances)]).sum().backward()
+    assert emissions.grad is not None and emissions.grad.isfinite().all()
+    expected = crf.log_partition(given.emissions, given.mask, given.scores)
+    torch.testing.assert_close(found[0][mask[:, 0]], expected[mask[:, 0]])

@@ -196,6 +196,43 @@ def test_branches_know_their_place_in_the_whole_encoder() -> None:
     assert [branch.scale for branch in branches] == pytest.approx([5**-0.5] * 5)
 
 
+@pytest.mark.parametrize("connection", CONNECTIONS)
+@pytest.mark.parametrize("options", [{"drop_path": 0.9}, {"scale": "rezero", "norm": "none"}], ids=str)
+@pytest.mark.filterwarnings("ignore:.*nothing passes by a block")
+def test_the_output_depends_on_every_sentence_whatever_a_branch_leaves_out(
+    connection: str, options: dict[str, Any]
+) -> None:
+    encoder = make("conv", connection, 4, branch=partial(Branch, dropout=0.0, **options))
+    x, mask = sentences()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        words = x.clone().requires_grad_()
+        noise = torch.randn(*mask.shape, encoder.out_dim)
+        (encoder(words, mask)[0] * noise)[mask].sum().backward()
+        assert words.grad is not None and words.grad.flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("options", [{"drop_path": 0.5}, {"scale": "rezero"}], ids=str)
+def test_where_nothing_passes_by_a_block_it_is_never_left_out(options: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match="nothing passes by a block"):
+        encoder = make("conv", "plain", 3, branch=partial(Branch, dropout=0.0, **options))
+    control = make("conv", "plain", 3)
+    control.load_state_dict(encoder.state_dict())
+    x, mask = sentences()
+    assert torch.equal(encoder(x, mask)[0], control(x, mask)[0])
+
+
+def test_a_new_connection_has_something_beside_its_blocks_as_soon_as_it_writes_more_than_they_do() -> None:
+    class Averaged(Connection):
+        """The mean of the stream and what the block wrote."""
+
+        def write(self, state: Tensor, y: Tensor, i: int) -> Tensor:
+            return (state + y) / 2
+
+    encoder = Encoder(DIM, Conv, Averaged, 2, DIM, partial(Branch, drop_path=0.4))
+    assert [branch.drop_path for branch in stages(encoder)[0].branches] == pytest.approx([0.2, 0.4])
+
+
 def test_a_new_connection_may_hand_several_streams_to_a_block() -> None:
     class Looking(Connection):
         """Each block asks from the current tokens and reads keys and values from the stage's input."""

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -226,6 +229,52 @@ def test_dense_convolutions_are_a_densenet(lengths: tuple[int, ...]) -> None:
         assert {name: w.shape for name, w in weights.items()} == {n: p.shape for n, p in other.named_parameters()}
         expected = functional_call(other.train(training), dict(weights), (x, mask))
         assert_same_gradients(encoder.train(training)(x, mask)[0][mask], expected[mask], [x, *encoder.parameters()])
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def encoder_of(config: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The encoder that a config describes, its parameters random."""
+    monkeypatch.chdir(CONFIGS)
+    described = yaml.safe_load(Path(config).read_text())["model"]["init_args"]["encoder"]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Encoder, "encoder", sub_configs=True)
+    parsed = parser.parse_object({"encoder": described["init_args"] | {"in_dim": IN}})
+    return random(lambda: parser.instantiate_classes(parsed)["encoder"])
+
+
+def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], norm.get_parameter("weight"), norm.get_parameter("bias"))
+
+
+def densenet_bc(encoder: Any, x: Tensor) -> Tensor:
+    """A DenseNet-BC of one sentence [L, D] with layer norms: norm-relu-1x1-norm-relu-3 in each layer, then all side by
+    side; norm-relu-1x1 and, if it pools, the mean of two tokens between two dense blocks."""
+    for b, stage in enumerate(encoder.stages):
+        if b:
+            joint = encoder.transitions[b - 1]
+            x = layer_norm(x, joint.norm).relu() @ joint.squeeze.weight.T + joint.squeeze.bias
+            x = torch.stack([pair.mean(0) for pair in x.split(joint.stride)])
+        features = [x]
+        for squeeze, branch in zip(stage.connection.squeeze, stage.branches, strict=True):
+            pairs = zip(features, stage.connection.norms, strict=False)
+            y = torch.cat([layer_norm(feature, norm) for feature, norm in pairs], -1).relu()
+            y = layer_norm(y @ squeeze.weight.T + squeeze.bias, branch.norm_in).relu()
+            conv = branch.block.conv
+            features.append(F.conv1d(y.T[None], conv.weight, conv.bias, padding=1)[0].T)
+        x = torch.cat(features, -1)
+    return layer_norm(x, encoder.norm)
+
+
+@pytest.mark.parametrize("config", ["densenet_cls.yaml", "dense_cnn_ner.yaml"])
+def test_the_densenets_among_the_configs_are_densenet_bc(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = encoder_of(config, monkeypatch).eval()
+    assert len(encoder.transitions) == 1
+    x, mask = sentences(IN)
+    found, left = encoder(x, mask)
+    expected = [densenet_bc(encoder, row[real]) for row, real in zip(x, mask, strict=True)]
+    assert_same_gradients(found[left], torch.cat(expected), [x, *encoder.parameters()])
 
 
 # -- the residual block of images --------------------------------------------------------------------------------------

@@ -116,7 +116,10 @@ def test_the_softmax_loss_is_the_cross_entropy_of_real_tokens() -> None:
 
 @every_head
 @every_scheme
-def test_an_illegal_sequence_is_never_decoded_however_loud_the_scores(kind: type[TaggingHead], scheme: str) -> None:
+@pytest.mark.parametrize("loudness", [1e3, 1e8])
+def test_an_illegal_sequence_is_never_decoded_however_loud_the_scores(
+    kind: type[TaggingHead], scheme: str, loudness: float
+) -> None:
     labels = labels_of(scheme)
     head = reading_emissions(kind, labels, scheme)
     h, mask = sentences(len(labels))
@@ -124,7 +127,7 @@ def test_an_illegal_sequence_is_never_decoded_however_loud_the_scores(kind: type
     for seed in range(30):
         shout = F.one_hot(torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(seed)))
         shout = F.pad(shout, (0, len(labels) - shout.shape[-1]))
-        tags, here, after = head.decode(h + 1000 * shout, mask)
+        tags, here, after = head.decode(h + loudness * shout, mask)
         assert here[mask].isfinite().all()
         assert after[mask].isfinite().all()
         for row, loud, length in zip(tags.tolist(), shout.argmax(-1).tolist(), LENGTHS, strict=True):
@@ -169,6 +172,35 @@ def test_losses_and_gradients_are_finite(kind: type[TaggingHead], scale: float) 
     for parameter in head.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
+
+
+def in_log_space(head: TaggingHead, h: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of one sentence without padding, step by step in double precision, and its gradient."""
+    h = h.double().requires_grad_()
+    moves, start, end = (scores.double().clamp(min=-1e9) for scores in head.transitions())
+    alpha = start + h[0]
+    gold = start[tags[0]] + h[0, tags[0]] + end[tags[-1]]
+    for t in range(1, len(h)):
+        alpha = (alpha[:, None] + moves).logsumexp(0) + h[t]
+        gold = gold + moves[tags[t - 1], tags[t]] + h[t, tags[t]]
+    loss = (alpha + end).logsumexp(0) - gold
+    return loss, torch.autograd.grad(loss, h)[0]
+
+
+@pytest.mark.parametrize(("length", "lead"), [(256, 25.0), (256, 1.0), (2000, 3.0)])
+def test_the_crf_loss_does_not_cancel_in_long_sentences(length: int, lead: float) -> None:
+    labels = labels_of("IOBES")
+    head = reading_emissions(CRF, labels, "IOBES")
+    mask, tags = torch.ones(1, length, dtype=torch.bool), torch.zeros(1, length, dtype=torch.long)
+    noise = torch.randn(1, length, len(labels), generator=torch.Generator().manual_seed(0))
+    h = (noise + lead * F.one_hot(tags, len(labels))).requires_grad_()
+    loss = head.loss(h, tags, mask)
+    loss.backward()
+    expected, gradient = in_log_space(head, h.detach()[0], tags[0])
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert h.grad is not None
+    torch.testing.assert_close(h.grad[0].double(), gradient, rtol=1e-5, atol=1e-7)
 
 
 @every_head

@@ -4,13 +4,23 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+
+from residense.messages import say
+from residense.nn.norms import BatchNorm
+
+BATCH_NORM = (
+    "ema.decay: averaged weights run with the batch norm statistics of the last ones: use another norm, or no average"
+)
 
 
 class EMA(WeightAveraging):
     """Averages the weights; validation and checkpoints see the average   (Polyak & Juditsky 1992).
 
-    Integer buffers are left alone, and before the first update validation sees the weights as they are.
+    Buffers are those of the last step, and before the first update validation sees the weights as they are. Under batch
+    norm the averaged weights then run with the running statistics of the last weights, which costs accuracy: a warning
+    says so. (Averaging the statistics as well costs more: those of averaged weights are not the average.)
 
     Args:
         decay: weight of the past in each step; null switches averaging off.
@@ -26,6 +36,8 @@ class EMA(WeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             pl_module.configure_model()
+            if self.decay and any(isinstance(module, BatchNorm | nn.BatchNorm1d) for module in pl_module.modules()):
+                say(BATCH_NORM)
             self._average_model = AveragedModel(pl_module, use_buffers=False, **self._kwargs)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

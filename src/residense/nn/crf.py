@@ -2,7 +2,9 @@
 
     p(y | x) = exp(start[y_1] + sum_t emissions[t, y_t] + sum_t moves[y_t, y_{t+1}] + end[y_L]) / Z
 
-Functions of tensors, without state. A forbidden transition carries the score `FORBIDDEN`, whose exponential is zero.
+Functions of tensors, without state. A forbidden transition carries the score `FORBIDDEN`, minus infinity. All are exact
+however far apart the scores are, in the precision of the scores: give them float64 where differences of large sums
+count, as in a loss.
 
 Shapes: B batch, L length, K labels; emissions [B, L, K], mask [B, L] True at real tokens, which come first;
 moves [K, K] from row to column, start [K], end [K].
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FORBIDDEN = -1e4
+FORBIDDEN = float("-inf")
 
 
 class Scores(NamedTuple):
@@ -25,26 +27,34 @@ class Scores(NamedTuple):
     end: Tensor
 
 
-def _mixer(moves: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function `alpha` [B, K] -> log sum_i exp(alpha[i] + moves[i, j]), as a product of matrices in float64.
+def _finite(scores: Tensor) -> Tensor:
+    """Minus infinity as a number whose exponential is zero, so that gradients are numbers too: they are zero."""
+    return scores.clamp(min=torch.finfo(scores.dtype).min / 4)
 
-    What is smaller than its neighbours by e^-700 counts as just that; where there is no float64 (MPS), by e^-87.
+
+def _mixer(moves: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function `alpha` [B, K] -> log sum_i exp(alpha[i] + moves[i, j]).
+
+    The sum is a product of matrices. Where one comes near the smallest number of its type, as where the only legal way
+    to a label is far behind the best illegal one, all are added up in log space: slower by the factor K, and rare.
     """
-    wide = torch.float32 if moves.device.type == "mps" else torch.float64
+    limits = torch.finfo(moves.dtype)
     peak = moves.amax().detach()
-    weights = (moves.to(wide) - peak).exp()
+    weights = (moves - peak).exp()
 
     def mix(alpha: Tensor) -> Tensor:
         top = alpha.amax(-1, keepdim=True).detach()
-        mass = (alpha.to(wide) - top).exp() @ weights
-        return (mass.clamp(min=torch.finfo(wide).tiny).log() + top + peak).to(alpha.dtype)
+        mass = (alpha - top).exp() @ weights
+        if mass.amin() > limits.tiny / limits.eps:  # what has underflown is less than a rounding error
+            return mass.log() + (top + peak)
+        return _finite(alpha[:, :, None] + moves).logsumexp(1)
 
     return mix
 
 
 def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     """log of the summed weight of all paths that end in a label at a token: [B, L, K]; padding repeats the last."""
-    alpha, mix = scores.start + emissions[:, 0], _mixer(scores.moves)
+    alpha, mix = _finite(scores.start + emissions[:, 0]), _mixer(scores.moves)
     alphas = [alpha]
     for t in range(1, emissions.shape[1]):
         alpha = torch.where(mask[:, t, None], mix(alpha) + emissions[:, t], alpha)
@@ -54,7 +64,7 @@ def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
 
 def backward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     """log of the summed weight of all ways to go on from a label at a token: [B, L, K]."""
-    beta, mix = scores.end.expand_as(emissions[:, 0]), _mixer(scores.moves.T)
+    beta, mix = _finite(scores.end).expand_as(emissions[:, 0]), _mixer(scores.moves.T)
     betas = [beta]
     for t in range(emissions.shape[1] - 1, 0, -1):
         beta = torch.where(mask[:, t, None], mix(beta + emissions[:, t]), beta)
@@ -63,17 +73,18 @@ def backward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
 
 
 def log_partition(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """log Z of each sentence: [B]."""
-    return torch.logsumexp(forward_scores(emissions, mask, scores)[:, -1] + scores.end, -1)
+    """log Z of each sentence: [B]; 0 without tokens, as there is one path then, which is empty."""
+    last = forward_scores(emissions, mask, scores)[:, -1]
+    return _finite(last + scores.end).logsumexp(-1).masked_fill(~mask[:, 0], 0.0)
 
 
 def path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     """Score of the paths `tags` [B, L]: [B]."""
     tags = tags.masked_fill(~mask, 0)
-    last = tags.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0]
+    last = tags.gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0))[:, 0]
     emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)
     moved = scores.moves[tags[:, :-1], tags[:, 1:]].masked_fill(~mask[:, 1:], 0.0).sum(1)
-    return scores.start[tags[:, 0]] + emitted + moved + scores.end[last]
+    return (scores.start[tags[:, 0]] + emitted + moved + scores.end[last]).masked_fill(~mask[:, 0], 0.0)
 
 
 def marginals(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:

@@ -3,6 +3,7 @@
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import cycle, islice
@@ -25,10 +26,16 @@ ConnectionFactory = Callable[[int, int, int], Connection]
 class Branch(nn.Module):
     """What surrounds a block under any connection   y = drop_path(scale * dropout(norm_out(f(norm_in(x))))).
 
+    `drop_path` and `rezero` make a block write zeros, which needs a connection that carries the input past the block.
+    Under `Plain` nothing does, so both are off there, with a warning: the control has the same blocks and no shortcut,
+    not even a random one. Different from the papers: `drop_path` draws for each sentence instead of each batch, and
+    scales what is kept in training; `layer_scale` starts at 0.1 at any depth, where the paper has less in deep stacks.
+
     Args:
         block: the block, `[B, L, in_dim] -> [B, L, out_dim]`.
         index: place of the block in the encoder, from 0.
         depth: number of blocks in the encoder.
+        bypass: whether the connection carries anything past the block.
         norm: `pre` normalises what the block reads, `peri` also what it writes (arXiv 2502.02732), `none` neither.
         norm_type: norm at these places.
         scale: `layer_scale` learns a factor for each channel (arXiv 2103.17239), `rezero` one for all that starts at 0
@@ -44,6 +51,7 @@ class Branch(nn.Module):
         block: Block,
         index: int = 0,
         depth: int = 1,
+        bypass: bool = True,
         norm: Literal["pre", "peri", "none"] = "pre",
         norm_type: NormFactory = LayerNorm,
         scale: Literal["none", "layer_scale", "rezero", "depth"] = "none",
@@ -54,6 +62,12 @@ class Branch(nn.Module):
         super().__init__()
         if not 0 <= drop_path < 1 or not 0 <= dropout < 1:
             raise ValueError(f"dropout and drop_path must be in [0, 1); got {dropout} and {drop_path}")
+        if not bypass and (drop_path or scale == "rezero"):
+            warnings.warn(
+                "branch: drop_path and scale rezero are off, as nothing passes by a block under this connection",
+                stacklevel=1,
+            )
+            drop_path, scale = 0.0, "none" if scale == "rezero" else scale
         self.block = block
         self.norm_in = (Norm if norm == "none" else norm_type)(block.in_dim)
         self.norm_out = (norm_type if norm == "peri" else Norm)(block.out_dim)
@@ -78,7 +92,7 @@ class Branch(nn.Module):
         return y
 
 
-BranchFactory = Callable[[Block, int, int], Branch]
+BranchFactory = Callable[[Block, int, int, bool], Branch]
 
 
 class Stage(nn.Module):
@@ -89,7 +103,7 @@ class Stage(nn.Module):
         dim: width of the stage.
         blocks: one factory `(in_dim, out_dim) -> Block` for each block.
         connection: factory `(in_dim, dim, depth) -> Connection`.
-        branch: factory `(block, index) -> Branch`.
+        branch: factory `(block, index, bypass) -> Branch`.
         share: one block for all places with the same factory and the same widths.
         recompute: keep only what connections keep, and compute blocks anew for their gradients.
     """
@@ -100,7 +114,7 @@ class Stage(nn.Module):
         dim: int,
         blocks: Sequence[BlockFactory],
         connection: ConnectionFactory,
-        branch: Callable[[Block, int], Branch],
+        branch: Callable[[Block, int, bool], Branch],
         share: bool = False,
         recompute: bool = False,
     ):
@@ -111,7 +125,7 @@ class Stage(nn.Module):
             blocks = [known[block] for block in blocks]
         made = [block(*self.connection.widths(i)) for i, block in enumerate(blocks)]
         self.connection.wire(made)
-        self.branches = nn.ModuleList(branch(block, i) for i, block in enumerate(made))
+        self.branches = nn.ModuleList(branch(block, i, self.connection.bypass) for i, block in enumerate(made))
         self.out_dim, self.recompute = self.connection.out_dim, recompute
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -138,7 +152,8 @@ class Encoder(nn.Module):
         dim: width of the stages, or a list with that of each.
         branch: norm, scale and drop path around each block.
         transition: what joins two stages.
-        final_norm: normalise the output; needed where the last norm sits inside the branches.
+        final_norm: norm of the output, needed where the last norm sits inside the branches: true for a layer norm,
+            false for none, or any norm, such as the `norm_type` of the branches.
         share: in each stage, blocks from the same place of the list share their weights where widths agree (ID-CNN).
         recompute: compute blocks anew for their gradients: less memory, more time, the same gradients.
 
@@ -155,7 +170,7 @@ class Encoder(nn.Module):
         dim: Positive | list[Positive] = 128,
         branch: BranchFactory = Branch,
         transition: TransitionFactory = Transition,
-        final_norm: bool = True,
+        final_norm: bool | NormFactory = True,
         share: bool = False,
         recompute: bool = False,
     ):
@@ -177,7 +192,9 @@ class Encoder(nn.Module):
             stage = Stage(width, dims[i], list(islice(blocks, num_blocks)), connection, here, share, recompute)
             self.stages.append(stage)
             width, done = stage.out_dim, done + num_blocks
-        self.norm = (LayerNorm if final_norm else Norm)(width)
+        if isinstance(final_norm, bool):
+            final_norm = LayerNorm if final_norm else Norm
+        self.norm = final_norm(width)
         self.out_dim = width
         if share and len({id(b) for b in self._blocks()}) == sum(depths):
             raise ValueError("share: no two blocks of the list read and write the same widths, or depth is too small")
@@ -196,5 +213,5 @@ class Encoder(nn.Module):
         return self.norm(x, mask), mask
 
 
-def _place(branch: BranchFactory, before: int, depth: int, block: Block, i: int) -> Branch:
-    return branch(block, before + i, depth)
+def _place(branch: BranchFactory, before: int, depth: int, block: Block, i: int, bypass: bool) -> Branch:
+    return branch(block, before + i, depth, bypass)

@@ -73,14 +73,21 @@ class CRF(TaggingHead):
     def transitions(self) -> Scores:
         return self._mask(Scores(self.moves, self.start, self.end))
 
+    def _scores(self, h: Tensor) -> tuple[Tensor, Scores]:
+        """Emissions and transitions in float64, as the loss is a small difference of large sums (MPS has float32)."""
+        dtype = torch.float32 if h.device.type == "mps" else torch.float64
+        return self.score(h).to(dtype), Scores(*(scores.to(dtype) for scores in self.transitions()))
+
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        emissions, scores = self.score(h).float(), self.transitions()
-        return (crf.log_partition(emissions, mask, scores) - crf.path_score(emissions, tags, mask, scores)).sum()
+        emissions, scores = self._scores(h)
+        losses = crf.log_partition(emissions, mask, scores) - crf.path_score(emissions, tags, mask, scores)
+        return losses.sum().float()
 
     def decode(self, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        emissions, scores = self.score(h).float(), self.transitions()
+        emissions, scores = self._scores(h)
         tags = crf.viterbi(emissions, mask, scores)
-        return tags, *crf.chain_probabilities(emissions, tags, mask, scores)
+        here, after = crf.chain_probabilities(emissions, tags, mask, scores)
+        return tags, here.float(), after.float()
 
 
 class Softmax(TaggingHead):

@@ -92,9 +92,10 @@ class BatchNorm(Norm):
         real = mask[..., None]
         x = x.to(self.mean.dtype).masked_fill(~real, 0.0)
         count = mask.sum()
-        mean = x.sum((0, 1)) / count
-        variance = ((x - mean).square() * real).sum((0, 1)) / count
+        mean = x.sum((0, 1)) / count.clamp(min=1)
+        variance = ((x - mean).square() * real).sum((0, 1)) / count.clamp(min=1)
         with torch.no_grad():
-            self.mean.lerp_(mean, self.momentum)
-            self.variance.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+            momentum = self.momentum * (count > 0).to(mean.dtype)  # a batch without a token says nothing
+            self.mean.lerp_(mean, momentum)
+            self.variance.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
         return mean, variance

@@ -18,6 +18,7 @@ class Transition(nn.Module):
     """Joins two stages: norm, relu, and a linear map that keeps a share of the width   (DenseNet-BC, arXiv 1608.06993).
 
     With `pool`, `stride` tokens become one, and the mask goes along: for classification, as a tag belongs to a token.
+    Different from the paper: layer norm unless `norm: BatchNorm` is given, a bias, and no pooling by default.
 
     Args:
         in_dim: width of what leaves the stage before.

@@ -19,6 +19,7 @@ from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.messages import say
 from residense.nn.blocks import Block
+from residense.nn.heads import TaggingHead
 from residense.optim import Warmup
 
 
@@ -153,11 +154,15 @@ class Task(L.LightningModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Weight decay for matrices only; the schedule moves at each optimiser step."""
-        embedded = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        """Weight decay for matrices only; the schedule moves at each optimiser step.
+
+        Embeddings, and a head's own scores of transitions, are tables.
+        """
+        tables = [module for module in self.modules() if isinstance(module, nn.Embedding | TaggingHead)]
+        entries = {id(parameter) for table in tables for parameter in table.parameters(recurse=False)}
         groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
         for parameter in self.parameters():
-            groups[parameter.ndim < 2 or id(parameter) in embedded].append(parameter)
+            groups[parameter.ndim < 2 or id(parameter) in entries].append(parameter)
         try:
             optimizer = self.make_optimizer([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
         except ValueError as error:

@@ -157,8 +157,7 @@ def class_loss(scores: Tensor, target: Tensor, weights: Tensor, smoothing: float
     if multi_label:
         smooth = target * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(scores.float(), smooth, weight=weights, reduction="sum")
-    smooth = target * (1 - smoothing) + smoothing / target.shape[1]
-    return -((weights * target).sum(-1) * (smooth * scores.float().log_softmax(-1)).sum(-1)).sum()
+    return F.cross_entropy(scores.float(), target, weights, label_smoothing=smoothing, reduction="sum")
 
 
 def class_probabilities(scores: Tensor, multi_label: bool) -> Tensor:

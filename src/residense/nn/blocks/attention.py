@@ -16,9 +16,12 @@ from residense.nn.blocks.base import Block
 class Attention(Block):
     """Multi-head self-attention   (Vaswani et al. 2017, arXiv 1706.03762).
 
+    Different from the paper: positions are rotary by default, where it adds sinusoids to the embeddings; no dropout of
+    attention weights. Different from TENER under `relative`: keys are projected like queries and values.
+
     Args:
         in_dim: width read.
-        out_dim: width written, divisible by twice the number of heads.
+        out_dim: width written, divisible by twice the number of heads; by their number with `positions: none`.
         heads: number of attention heads.
         positions: `rotary` turns queries and keys by their position (RoPE, arXiv 2104.09864); `relative` adds a score
             for distance and direction and leaves scores unscaled, good for taggers without pre-training (TENER, arXiv
@@ -35,8 +38,10 @@ class Attention(Block):
         positions: Literal["rotary", "relative", "none"] = "rotary",
     ):
         super().__init__(in_dim, out_dim)
-        if heads < 1 or out_dim % (2 * heads):
-            raise ValueError(f"out_dim must be divisible by 2 * heads = {2 * heads}; got {out_dim}")
+        # positions are coded in pairs of channels
+        divisor, name = (heads, "heads") if positions == "none" else (2 * heads, "2 * heads")
+        if heads < 1 or out_dim % divisor:
+            raise ValueError(f"out_dim must be divisible by {name} = {divisor}; got {out_dim}")
         self.heads, self.positions = heads, positions
         self.query, self.key, self.value = (nn.Linear(in_dim, out_dim) for _ in range(3))
         self.out = nn.Linear(out_dim, out_dim)

@@ -35,7 +35,9 @@ class Block(nn.Module):
         raise NotImplementedError  # pragma: no cover
 
     def scale_init(self, factor: float) -> None:
-        """Multiply the initial weights that set the size of what is written, as DeepNorm asks (arXiv 2203.00555).
+        """Scale the initial weights that set the size of what is written, as DeepNorm asks (arXiv 2203.00555).
+
+        Attention and feed-forward blocks then have the paper's Xavier weights times `factor`; others their own.
 
         Raises:
             ValueError: where that is not defined, as for recurrent blocks.
@@ -49,8 +51,8 @@ BlockFactory = Callable[[int, int], Block]
 class Chain(Block):
     """Several blocks in a row as one: what a connection then wires is the row   y = N f_n(... N f_1(x)).
 
-    With convolutions and batch norm this is the branch of a ResNet (arXiv 1512.03385); without norm, the dilated
-    convolutions of an ID-CNN (arXiv 1702.02098).
+    With convolutions and batch norm this is the branch of a ResNet (arXiv 1512.03385, as `block/resnet.yaml`); without
+    norm, the dilated convolutions of an ID-CNN (arXiv 1702.02098).
 
     Args:
         in_dim: width read.

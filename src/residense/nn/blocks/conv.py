@@ -16,6 +16,8 @@ from residense.nn.blocks.base import ACTIVATIONS, Block
 class Conv(Block):
     """Convolution over the tokens and an activation   (Strubell et al. 2017, arXiv 1702.02098).
 
+    The paper iterates several of these, dilated, with shared weights: see `idcnn_ner.yaml` for how that differs.
+
     Args:
         in_dim: width read.
         out_dim: width written.

@@ -16,6 +16,9 @@ from residense.nn.blocks.base import ACTIVATIONS, Block
 class FeedForward(Block):
     """Position-wise two-layer network   (Vaswani et al. 2017, arXiv 1706.03762).
 
+    Different from the paper: `gelu` by default, where it has ReLU; `swiglu` has biases, and as many hidden features as
+    the others, half as many weights more, where its paper has two thirds of them.
+
     Args:
         in_dim: width read.
         out_dim: width written.
@@ -39,4 +42,4 @@ class FeedForward(Block):
     @torch.no_grad()
     def scale_init(self, factor: float) -> None:
         for linear in (self.up, self.down):
-            linear.weight.mul_(factor)
+            nn.init.xavier_uniform_(linear.weight, gain=factor)

@@ -56,6 +56,8 @@ class Recurrent(Block):
 class LSTM(Recurrent):
     """Long short-term memory   (Hochreiter & Schmidhuber 1997; bidirectional: Graves & Schmidhuber 2005).
 
+    Different from the papers, this is torch's: with forget gates, whose bias is 1 at the start, and without peepholes.
+
     Args:
         in_dim: width read.
         out_dim: width written; even where there are two directions, as each writes one half.
@@ -70,6 +72,8 @@ class LSTM(Recurrent):
 
 class GRU(Recurrent):
     """Gated recurrent unit   (Cho et al. 2014, arXiv 1406.1078): three quarters of the weights of an LSTM.
+
+    Different from the paper, this is torch's: the reset gate acts behind the matrix of the state, not in front of it.
 
     Args:
         in_dim: width read.

@@ -69,6 +69,11 @@ class Connection(nn.Module):
         """Width that block `i` reads and width that it must write."""
         return (self.in_dim if i == 0 else self.dim), self.dim
 
+    @property
+    def bypass(self) -> bool:
+        """Whether anything passes by a block: not where the state after a block is what the block wrote."""
+        return type(self).write is not Connection.write
+
     def wire(self, blocks: Sequence[Block]) -> None:
         """Look at the blocks, or initialise them, once they are made."""
 
@@ -103,6 +108,7 @@ class Plain(Connection):
     x ── f ── f ── f ──
 
     No parameters; the state is one tensor [B, L, D]. Gradients pass through every block, so deep stacks degrade.
+    Nothing passes by a block, so a branch ignores `drop_path` and `scale: rezero` here, with a warning.
 
     Args:
         in_dim: width of what enters the stage.

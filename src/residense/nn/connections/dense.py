@@ -42,10 +42,15 @@ class Dense(Connection):
        ├─────┴─────┤     │
        └───────────┴─────┘
 
-    The output is everything, [B, L, in_dim + depth * growth_rate]; a `Transition` compresses it between stages. Each
-    output is normalised and rectified once for all its readers, whose own scales are in W: under batch norm, whose
-    statistics are those of channels, that is a DenseNet-BC whose readers share the shift of a channel. Memory grows
-    linearly in the depth. W_i has (in_dim + i growth_rate) * bottleneck * growth_rate weights.
+    The output is everything, [B, L, in_dim + depth * growth_rate]; a `Transition` compresses it between stages. Memory
+    grows linearly in the depth. W_i has (in_dim + i growth_rate) * bottleneck * growth_rate weights.
+
+    This is the first half of a DenseNet-BC layer, norm-ReLU-1x1. The second half, norm-ReLU-3, is `Conv` with
+    `order: before` in a `Branch` with `norm: pre`, as in `densenet_cls.yaml`; with `norm: none` and `order: after`
+    nothing would stand between the two convolutions, and they would be one. Different from the paper: each output is
+    normalised and rectified once for all its readers, which share its scale and shift (their own scales are in W); the
+    norm is a layer norm of each output by itself unless `norm: BatchNorm` is given; W has a bias; there is no
+    convolution in front of the first block.
 
     Args:
         in_dim: width of what enters the stage.
@@ -53,7 +58,8 @@ class Dense(Connection):
         depth: number of blocks.
         growth_rate: features that each block adds.
         bottleneck: width that each block reads, in multiples of the growth rate; 0 lets blocks read the bare
-            concatenation, as in densely connected BiLSTMs (arXiv 1802.00889): good where it is shallow.
+            concatenation, as in densely connected BiLSTMs (arXiv 1802.00889): good where it is shallow. In that paper
+            only the last layer is read, here all are.
         norm: norm of the outputs in front of the bottleneck.
     """
 
@@ -107,6 +113,9 @@ class DualPath(Stream):
              └─────┴─────┴──────     r(x) = relu(norm(x))
 
     Chen et al. 2017, arXiv 1707.01629. The output is [x_n, z_1, ..., z_n]. W_i has (dim + i growth_rate) * dim weights.
+    Different from the paper: f is any block instead of a grouped bottleneck of convolutions; the dense path begins
+    empty, where the paper projects the input to 2 * growth_rate features; norms are layer norms unless
+    `norm: BatchNorm` is given; readers share the norm of each z_j; no norm and ReLU follow the last block.
 
     Args:
         in_dim: width of what enters the stage.

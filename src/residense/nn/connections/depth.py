@@ -33,12 +33,16 @@ class DepthWeighted(Stream):
 
     a_ii = 1 and all others 0 at the start: then this is `Residual`. About depth ** 2 / (2 period dilation) parameters.
 
+    Different from the paper: a block here is half a Transformer layer (attention, or feed-forward), there a whole one.
+    With such blocks the paper's model, which takes a mean after each layer of what all layers left, is `dilation: 2,
+    period: 2`, and its 4x5 model is `dilation: 8, period: 10`; the defaults take a mean after each half.
+
     Args:
         in_dim: width of what enters the stage.
         dim: width of the stage.
         depth: number of blocks.
         dilation: only every `dilation`-th output before is read.
-        period: only after every `period`-th block a mean is taken; 2 for each layer of a Transformer, which has two.
+        period: only after every `period`-th block a mean is taken.
     """
 
     def __init__(self, in_dim: int, dim: int, depth: int, dilation: Positive = 1, period: Positive = 1):
@@ -76,6 +80,9 @@ class AttentionResiduals(Stream):
 
     w = 0 at the start: then each block reads the mean of all before. D parameters for each block. With `span`, the
     outputs of so many blocks are added up as in `Residual`, and the sums attended over: less memory.
+
+    Different from the paper: rms has no scale of its own, which would be one more factor of w; a block is half a
+    Transformer layer in both, but here it may be any block.
 
     Args:
         in_dim: width of what enters the stage.
@@ -124,6 +131,12 @@ class MultiwayDynamicDense(Stream):
     x_c = sum_j (b_cj + g_cj) z_j for c = query, key, value and the residual stream r of attention, and for r alone
     where a block reads one stream;  g = W_2 gelu(W_1 rms(z_i)),  z_{i+1} = x_r + f(x_q, x_k, x_v). b picks the last
     output and W_2 = 0 at the start: then this is `Residual`. About C (i + 2) (D + C (i + 1)) parameters for block i.
+
+    Different from the paper: it mixes once in front of each layer, four streams for attention, and adds the
+    feed-forward half as usual; here each half is a block, so that feed-forward reads a mixture too. The first block
+    weighs its only source. Query, key and value share the norm of the branch, where the paper has one for each. The
+    paper's norms of the mixed outputs (PrePostDANorm), its wider feed-forward layers in the depth and wider last W_1
+    are left out.
 
     Args:
         in_dim: width of what enters the stage.

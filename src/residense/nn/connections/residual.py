@@ -25,6 +25,13 @@ class Residual(Connection):
     As it stands there is no norm N in the stream, a = 1 and no activation s: norms inside the branch are the branch's
     choice. The state is one tensor [B, L, D].
 
+    Different from the paper: by default nothing follows the sum, as in its successor (arXiv 1603.05027), where the
+    first ResNets have a ReLU (`activation: relu`); P has no batch norm (`shortcut_norm: BatchNorm`) and no stride.
+    Different from DeepNorm: `depth` counts the blocks of the stage, two for a layer of the paper, as each stage begins
+    a stream of its own, so that several stages have larger updates than one of the same depth; Xavier weights are
+    uniform instead of normal, with the same variance; the gate of `swiglu` and blocks other than attention and
+    feed-forward, which the paper does not have, keep their own init, times the paper's factor in convolutions.
+
     Args:
         in_dim: width of what enters the stage.
         dim: width of the stage.
@@ -80,6 +87,8 @@ class Highway(Stream):
        └────── 1-t ───┘
 
     Srivastava et al. 2015, arXiv 1505.00387. D ** 2 + D parameters for each block, one gate [B, L, D] kept for each.
+    Different from the paper: f is any block, in a branch whose norm the gate does not see; the gate looks at the token
+    alone, also beside convolutions; the width is changed by a linear map in front, not by a layer without a gate.
 
     Args:
         in_dim: width of what enters the stage.
@@ -108,7 +117,8 @@ class UNetSkips(Stream):
            └────────────────────┘
 
     Ronneberger et al. 2015, arXiv 1505.04597; gated as in the records of modded-nanogpt. One parameter for each pair
-    of blocks; half of the outputs are kept.
+    of blocks; half of the outputs are kept. Different from the paper: nothing is pooled or upsampled, skips are added
+    with a learned weight instead of concatenated, and each block has a residual connection besides.
 
     Args:
         in_dim: width of what enters the stage.

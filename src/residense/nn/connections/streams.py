@@ -26,6 +26,9 @@ class HyperConnections(Stream):
     for each block; with `dynamic`, those of each token move by s tanh(W rms(h)): D (S + 2) more. S residual streams
     are kept.
 
+    Different from the paper: the output is the mean of the streams, not their sum, so that initial weights of the
+    blocks need no factor for S; coefficients are computed behind an RMS norm, in the paper's code a layer norm.
+
     Args:
         in_dim: width of what enters the stage.
         dim: width of the stage.
@@ -84,9 +87,13 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
        └ a ── f ──┘ b
 
     a, b and A_r are computed from all streams of a token. `permutations`: A_r is a mean of all permutations with
-    softmax weights, doubly stochastic exactly (arXiv 2601.05732); `sinkhorn`: the limit of normalising rows and
-    columns in turn. D S (2 S + R) parameters for each block, R = S! and S ** 2. At the start the streams differ in who
-    writes them, as equal ones would stay equal, and A_r keeps about 0.7 of each: nearer to 1 its gradient vanishes.
+    softmax weights, doubly stochastic exactly (mHC-lite, arXiv 2601.05732); `sinkhorn`, as in the paper: columns and
+    rows are normalised in turn, so that rows sum to 1 exactly and columns nearly: with logits of standard deviation 5,
+    20 iterations leave errors of some hundredths. D S (2 S + R) parameters for each block, R = S! and S ** 2.
+
+    Different from the paper: permutations instead of Sinkhorn unless it is chosen; the output is the mean of the
+    streams; at the start the streams differ in who reads and writes them, as equal ones would stay equal, and A_r keeps
+    about 0.7 of each (mHC-lite: nearly all), as its gradient vanishes nearer to 1.
 
     Args:
         in_dim: width of what enters the stage.
@@ -94,7 +101,7 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
         depth: number of blocks.
         streams: number of streams; 5 at most with permutations.
         mixing: how A_r is made doubly stochastic.
-        iterations: normalisations of rows and columns by `sinkhorn`.
+        iterations: normalisations of columns and rows by `sinkhorn`.
     """
 
     orders: Tensor
@@ -146,5 +153,5 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
                 return torch.tensordot(logits.softmax(-1), self.orders, 1)
         logits = logits.unflatten(-1, (self.streams, self.streams))
         for _ in range(self.iterations):
-            logits = logits.log_softmax(-1).log_softmax(-2)
+            logits = logits.log_softmax(-2).log_softmax(-1)  # rows last, as in the paper
         return logits.exp()
