@@ -1,6 +1,7 @@
 """A run that is stopped anywhere goes on as if it had never been stopped, to the last bit."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from residense.checkpoints import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.signals import stop_signals
+from residense.tasks.tagging import Tagger
 
 from .runs import OPTIONS, assert_same, assert_same_runs, history, state
 
@@ -92,10 +94,66 @@ def test_double_precision_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert_same_runs(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_finished_run_has_nothing_to_go_on_with(whole: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
+TESTED = [*OPTIONS, "--test_after_fit=true"]
+STOPPED = ["--early_stopping.patience=1", "--model.optimizer.lr=1e-9"]  # after the second of three epochs
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """All files of a run directory."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("options", [[], pytest.param(STOPPED, marks=pytest.mark.slow)], ids=["epochs", "early"])
+def test_resuming_a_finished_run_changes_nothing(options: list[str], tmp_path: Path) -> None:
+    command = [*TESTED, *options, f"--run_dir={tmp_path / 'run'}"]
+    assert main(command) == 0
+    expected = contents(tmp_path / "run")
+    assert {"metrics.csv", "predictions.jsonl", "test.json", "test_confusion.png"} <= expected.keys()
+    assert main([*command, "--ckpt_path=last"]) == 0
+    assert contents(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], *(pytest.param(options, marks=pytest.mark.slow) for options in (STOPPED, ["--trainer.max_steps=8"]))],
+    ids=["epochs", "early", "steps"],
+)
+def test_a_test_that_was_interrupted_is_repeated_when_the_run_is_resumed(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert main([*TESTED, *options, f"--run_dir={whole}"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Tagger, "test_step", lambda *_: crash())
+        with pytest.raises(Crash):
+            main([*TESTED, *options, f"--run_dir={run}"])
+    assert main([*TESTED, *options, f"--run_dir={run}", "--ckpt_path=last"]) == 0
     assert_same_runs(run, whole)
+    for name in ("predictions.jsonl", "test.json", "test_confusion.png"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_run_that_goes_on_has_no_test_until_it_is_tested_again(tmp_path: Path) -> None:
+    command = [*TESTED, f"--run_dir={tmp_path}", "--trainer.max_epochs=1"]
+    assert main(command) == 0
+    scores = tmp_path / "test.json"
+    scores.write_text("of the model before")
+    assert main([*command, "--ckpt_path=last", "--trainer.max_epochs=2", "--test_after_fit=false"]) == 0
+    assert not scores.exists()
+    assert main([*command, "--ckpt_path=last", "--trainer.max_epochs=2"]) == 0
+    assert json.loads(scores.read_text())["support"]
+
+
+def test_the_last_validation_before_max_steps_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*OPTIONS, "--trainer.max_steps=3"]
+    assert main([*options, f"--run_dir={tmp_path / 'whole'}"]) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM), "validation")
+        with pytest.raises(SystemExit):
+            main([*options, f"--run_dir={tmp_path / 'run'}"])
+    stop_signals.received = None
+    assert main([*options, f"--run_dir={tmp_path / 'run'}", "--ckpt_path=last"]) == 0
+    assert_same_runs(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

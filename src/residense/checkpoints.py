@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
@@ -26,3 +27,18 @@ class AtomicIO(TorchCheckpointIO):
         except OSError as error:
             resume = f"once that is mended, go on with --run_dir {path.parent.parent} --ckpt_path last"
             raise OSError(error.errno, f"{error.strerror}; {resume}", str(path)) from error
+
+
+def is_trained(trainer: L.Trainer, checkpoint: dict[str, Any]) -> bool:
+    """Whether the limits of the trainer, or early stopping, leave nothing to train after a checkpoint."""
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    steps = checkpoint["global_step"]
+    if 0 < (trainer.max_epochs or 0) <= epochs or 0 <= trainer.max_steps <= steps:
+        return True
+    return stopped_early(checkpoint) and epochs >= (trainer.min_epochs or 0) and steps >= (trainer.min_steps or 0)
+
+
+def stopped_early(checkpoint: dict[str, Any]) -> bool:
+    """Whether `EarlyStopping` had ended the training; Lightning itself trains one more epoch when it resumes."""
+    states = checkpoint["callbacks"].items()
+    return any(state.get("stopping_reason") for key, state in states if key.startswith("EarlyStopping"))

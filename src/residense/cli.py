@@ -31,8 +31,8 @@ from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
-from residense.callbacks.report import Report
-from residense.checkpoints import AtomicIO
+from residense.callbacks.report import Report, results_file
+from residense.checkpoints import AtomicIO, is_trained
 from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import say
@@ -260,12 +260,39 @@ class CLI(LightningCLI):
 
     # -- what is run ------------------------------------------------------------------------------------------------
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "fit" and self._is_complete():
+            self._finish()
+        else:
+            super()._run_subcommand(subcommand)
+
+    def _is_complete(self) -> bool:
+        """Whether the checkpoint is of a run that was trained and tested; then its best model is known."""
+        options, saved = self.config_init["fit"], self.trainer.checkpoint_callback
+        checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else {}
+        if not isinstance(saved, ModelCheckpoint) or not checkpoint or not is_trained(self.trainer, checkpoint):
+            return False
+        if saved.state_key not in checkpoint["callbacks"]:
+            return False
+        saved.load_state_dict(checkpoint["callbacks"][saved.state_key])
+        self.datamodule.prepare_data()
+        self.datamodule.vocabulary = self.model.vocabulary
+        self.datamodule.setup("fit")
+        assert self.run_dir is not None
+        return not options.test_after_fit or results_file(self.run_dir, self._evaluation()).exists()
+
+    def _evaluation(self) -> str:
+        """How the best model is evaluated after training."""
+        return "test" if "test" in self.datamodule.splits else "validate"
+
     def before_fit(self) -> None:
         assert self.run_dir is not None
         self.datamodule.prepare_data()  # what is wrong with the data is said before anything is written
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if self.trainer.is_global_zero:
             claim(self.run_dir)
+            for stage in ("validate", "test"):  # the best model may become another one
+                results_file(self.run_dir, stage).unlink(missing_ok=True)
             record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
             remember_wandb(self.run_dir, self.trainer.loggers)
         for logger in self.trainer.loggers:
@@ -280,23 +307,28 @@ class CLI(LightningCLI):
             raise Stopped(stop_signals.received)  # the last epoch is saved, its test can follow later
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        saved = self.trainer.checkpoint_callback
-        best = saved if isinstance(saved, ModelCheckpoint) and saved.best_model_path else None
+        best = self._best()
         if best and self.config_init["fit"].test_after_fit:
-            evaluate = self.trainer.test if "test" in self.datamodule.splits else self.trainer.validate
+            evaluate = getattr(self.trainer, self._evaluation())
             self.trainer.strategy.optimizers = []  # sharding would look for their state, which a checkpoint may lack
             evaluate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
-        self._finish(best)
+        self._finish()
+
+    def _best(self) -> ModelCheckpoint | None:
+        """What keeps the best model, if one has been saved."""
+        saved = self.trainer.checkpoint_callback
+        return saved if isinstance(saved, ModelCheckpoint) and saved.best_model_path else None
 
     @rank_zero_only
-    def _finish(self, best: ModelCheckpoint | None) -> None:
+    def _finish(self) -> None:
         """Close W&B, and say what came of it all and what can be typed next."""
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, WandbLogger) and logger._experiment is not None:
                 logger.experiment.finish()
         assert self.run_dir is not None
         release(self.run_dir)
         print(f"run directory: {self.run_dir}")
+        best = self._best()
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
             print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}")
