@@ -156,6 +156,30 @@ def test_the_last_validation_before_max_steps_is_not_lost(tmp_path: Path, monkey
     assert_same_runs(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "elsewhere",
+    [os.rename, *(pytest.param(function, marks=pytest.mark.slow) for function in (os.symlink, shutil.copytree))],
+    ids=["moved", "linked", "copied"],
+)
+def test_a_run_in_another_place_keeps_its_best_model(
+    elsewhere: Callable[[Path, Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place = tmp_path / "run", tmp_path / "elsewhere"
+    options = [*OPTIONS, "--model.optimizer.lr=1e-9"]  # no epoch is better than the first
+    with monkeypatch.context() as patch:
+        interrupt(patch, 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            main([*options, f"--run_dir={run}"])
+    stop_signals.received = None
+    best = (run / "checkpoints" / "best.ckpt").read_bytes()
+    elsewhere(run, place)
+    assert main([*options, f"--run_dir={place}", "--ckpt_path=last"]) == 0
+    assert (place / "checkpoints" / "best.ckpt").read_bytes() == best
+    last = torch.load(place / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = next(state for key, state in last["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    assert kept["best_model_path"] == str(place / "checkpoints" / "best.ckpt")
+
+
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -32,7 +32,7 @@ from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report, results_file
-from residense.checkpoints import AtomicIO, is_trained
+from residense.checkpoints import AtomicIO, is_trained, moved
 from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import say
@@ -274,7 +274,7 @@ class CLI(LightningCLI):
             return False
         if saved.state_key not in checkpoint["callbacks"]:
             return False
-        saved.load_state_dict(checkpoint["callbacks"][saved.state_key])
+        saved.load_state_dict(moved(checkpoint["callbacks"][saved.state_key], str(saved.dirpath)))
         self.datamodule.prepare_data()
         self.datamodule.vocabulary = self.model.vocabulary
         self.datamodule.setup("fit")

@@ -16,14 +16,14 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense import slurm
 from residense.callbacks.sums import Sums
-from residense.checkpoints import stopped_early
+from residense.checkpoints import moved, stopped_early
 from residense.data.batches import Batch
 from residense.loggers import History
 from residense.messages import say
@@ -183,6 +183,10 @@ class Last(Checkpoint):
             return
         self._resumed, self._row = checkpoint.get("processes", []), checkpoint.get("next_row", {})
         trainer.should_stop = stopped_early(checkpoint)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
+                states, folder = checkpoint["callbacks"], str(callback.dirpath)
+                states[callback.state_key] = moved(states[callback.state_key], folder)
 
     def _restore_sums(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if len(self._resumed) == trainer.world_size:
