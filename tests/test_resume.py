@@ -188,7 +188,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     interrupt(monkeypatch, 2, twice)
     with pytest.raises(SystemExit) as stopped:
         main([*OPTIONS, f"--run_dir={tmp_path / 'run'}"])
-    assert stopped.value.code == 1
+    assert stopped.value.code == 130
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 

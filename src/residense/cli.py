@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -220,9 +221,12 @@ class CLI(LightningCLI):
             config |= slurm.layout(config["num_nodes"], config["devices"])
             config["plugins"].append(SLURMEnvironment(auto_requeue=False))  # `Last` does that
         try:
-            return self._instantiate_trainer(config, callbacks)
+            trainer = self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(f"trainer: {str(error).splitlines()[0]}") from error
+        # Lightning's own handler waits for the other processes, wherever these are
+        trainer._signal_connector.register_signal_handlers = stop_signals.install
+        return trainer
 
     def _check_sharding(self, options: Any) -> None:
         """Refuse what sharded weights cannot do, before anything is written."""
@@ -301,6 +305,7 @@ class CLI(LightningCLI):
             if getattr(logger, "_offline", None) is True:
                 say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")
+        stop_signals.deferred = any(isinstance(callback, Last) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def after_fit(self) -> None:
         if stop_signals.received:
@@ -371,6 +376,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         CLI(words)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # for which Lightning exits with 1
+            raise SystemExit(128 + signal.SIGINT) from None
+        raise
     except (ValueError, OSError, MisconfigurationException) as error:
         if isinstance(error, ValueError) and not _is_ours(error):
             raise

@@ -54,14 +54,13 @@ class Last(Checkpoint):
     # -- when -------------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        stop_signals.install()  # Lightning's own handlers talk to other processes in the middle of anything
-        stop_signals.deferred = True
         self._saved_at = trainer.global_step
         self._restore_sums(trainer, pl_module)
         self._log_row(trainer)
         self._watch(trainer)  # a run that resumes within an epoch does not begin it
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        stop_signals.deferred = False
         self._log_row(trainer)  # if nothing was left to train, training did not start
         epochs: Any = trainer.fit_loop.epoch_progress.current
         epochs.completed = epochs.processed  # which Lightning updates only when training starts
@@ -123,9 +122,6 @@ class Last(Checkpoint):
         self._row = {"metrics": values | {"epoch": trainer.current_epoch}, "step": step} if values else {}
         self._save(trainer)
         self._row = {}
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        stop_signals.deferred = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         stop_signals.deferred = False

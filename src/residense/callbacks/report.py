@@ -42,7 +42,12 @@ class Report(L.Callback):
             return
         resume = f"python main.py fit --run_dir {self.run_dir} --ckpt_path last"
         if isinstance(exception, Stopped):
-            say(f"{signal_name(exception.number)}: saved; this goes on from the same step: {resume}")
+            done = (
+                "saved; this goes on from the same step"
+                if trainer.global_step
+                else "before the first step; this begins"
+            )
+            say(f"{signal_name(exception.number)}: {done}: {resume}")
         elif isinstance(exception, KeyboardInterrupt):
             say(f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}")
 
