@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from residense.callbacks.last import Last
+from residense.callbacks.report import Report
 from residense.checkpoints import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
+from residense.data.module import TextDataModule
 from residense.signals import stop_signals
 from residense.tasks.tagging import Tagger
 
@@ -190,6 +194,61 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         main([*OPTIONS, f"--run_dir={tmp_path / 'run'}"])
     assert stopped.value.code == 130
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("cls", "hook"), [(Report, "on_fit_start"), (TextDataModule, "train_dataloader"), (Last, "on_train_start")]
+)
+def test_a_signal_before_the_first_step_waits_for_it(
+    cls: type,
+    hook: str,
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    method = getattr(cls, hook)
+
+    def signalled(*given: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return method(*given)
+
+    monkeypatch.setattr(cls, hook, signalled)
+    monkeypatch.setattr(_SignalConnector, "_sigterm_notifier_fn", lambda *_: crash())  # it broadcasts, wherever the others are
+    stop_signals.install()
+    with pytest.raises(SystemExit) as stopped:
+        main([*OPTIONS, f"--run_dir={tmp_path}"])
+    assert stopped.value.code == 128 + number
+    assert "before the first step" in capfd.readouterr().err
+
+
+def test_a_signal_in_the_test_has_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tagger, "test_step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    stop_signals.install()
+    with pytest.raises(SystemExit) as stopped:
+        main([*TESTED, "--trainer.max_epochs=1", f"--run_dir={tmp_path}"])
+    assert stopped.value.code == 130
+
+
+def test_what_a_kill_within_a_save_leaves_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, checkpoints = [*OPTIONS, f"--run_dir={tmp_path}", "--trainer.max_epochs=1"], tmp_path / "checkpoints"
+    save = AtomicIO.save_checkpoint
+
+    def killed(*given: Any, **named: Any) -> None:
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        save(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicIO, "save_checkpoint", killed)
+        process = multiprocessing.get_context("fork").Process(target=main, args=(options,))
+        process.start()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name.rpartition("ckpt.")[0] for path in checkpoints.iterdir()] == [".best."]
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert not [*tmp_path.glob(".*")]
 
 
 def test_steps_between_two_saves_are_counted(tmp_path: Path) -> None:
