@@ -1,12 +1,14 @@
 """A run that is stopped anywhere goes on as if it had never been stopped, to the last bit."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +217,9 @@ def test_a_signal_before_the_first_step_waits_for_it(
         return method(*given)
 
     monkeypatch.setattr(cls, hook, signalled)
-    monkeypatch.setattr(_SignalConnector, "_sigterm_notifier_fn", lambda *_: crash())  # it broadcasts, wherever the others are
+    monkeypatch.setattr(
+        _SignalConnector, "_sigterm_notifier_fn", lambda *_: crash()
+    )  # it broadcasts, wherever the others are
     stop_signals.install()
     with pytest.raises(SystemExit) as stopped:
         main([*OPTIONS, f"--run_dir={tmp_path}"])
@@ -249,6 +253,35 @@ def test_what_a_kill_within_a_save_leaves_is_removed(tmp_path: Path, monkeypatch
     assert main([*options, "--ckpt_path=last"]) == 0
     assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
     assert not [*tmp_path.glob(".*")]
+
+
+@pytest.mark.parametrize("batch", [8, pytest.param(16, marks=pytest.mark.slow)])  # before a step save, before the end
+def test_a_run_that_diverges_goes_on_from_its_last_finite_checkpoint(
+    whole: Path, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, step = tmp_path / "run", Tagger.training_step
+    options, batches = [*OPTIONS, f"--run_dir={run}", "--save_every_n_steps=1"], itertools.count(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tagger, "training_step", lambda *given: step(*given) * (nan if next(batches) == batch else 1))
+        assert main(options) == 2
+    (error,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"diverged: at step {state(run)['step'] + 1} train/loss is" in error and "--model.optimizer.lr" in error
+    for checkpoint in (run / "checkpoints").iterdir():
+        saved = torch.load(checkpoint, weights_only=True)
+        weights = [*saved["state_dict"].values(), *saved["current_model_state"].values()]
+        moments = [value for state in saved["optimizer_states"][0]["state"].values() for value in state.values()]
+        assert all(tensor.isfinite().all() for tensor in weights + moments), checkpoint
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same_runs(run, whole)
+
+
+def test_a_learning_rate_that_is_too_high_is_said_before_anything_is_saved(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    high = ["--save_every_n_steps=3", "--model.optimizer.lr=1e30", "--trainer.gradient_clip_val=null"]
+    assert main([*OPTIONS, *high, "--ema.decay=null", f"--run_dir={tmp_path}"]) == 2
+    assert "error: training diverged: at step 3 train/loss is nan" in capfd.readouterr().err
+    assert not [*tmp_path.rglob("*.ckpt")]
 
 
 def test_steps_between_two_saves_are_counted(tmp_path: Path) -> None:
