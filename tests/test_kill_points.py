@@ -36,18 +36,25 @@ NER, CLS = (
     ["--config=dense_ner.yaml", "--model.encoder.depth=2"],
     ["--config=dense_cls.yaml", "--model.encoder.depth=2"],
 )
+BY_LOSS = [
+    f"--{part}={value}"
+    for name in ("checkpoint", "early_stopping")
+    for part, value in ((f"{name}.monitor", "val/loss"), (f"{name}.mode", "min"))
+]
 KINDS = {
-    "lstm": [*NER, "--logger=wandb"],
-    "transformer": [*NER, "--model.encoder.block=block/transformer.yaml", "--logger=csv"],
-    "classification": [*CLS, "--ema.decay=0.9", "--logger=csv"],
+    "lstm": [*NER, "--model.optimizer.lr=0.02", "--logger=wandb"],
+    "transformer": [*NER, "--model.encoder.block=block/transformer.yaml", *BY_LOSS, "--logger=csv"],
+    "classification": [*CLS, "--model.optimizer.lr=0.02", "--ema.decay=0.5", "--logger=csv"],
     "accumulation": [
         *NER,
         "--model.encoder.block=block/conv.yaml",
         "--trainer.accumulate_grad_batches=3",
         "--ema.decay=0.9",
+        *BY_LOSS,
         "--logger=csv",
     ],
 }
+VARIANTS = {(kind, processes): (kind, processes) for kind in KINDS for processes in (1, 2)}  # pytest compares identity
 EVENTS = ("SIGTERM", "SIGUSR1", "SIGKILL", "SIGINT", "exception")
 PLACES = {  # in the order in which a run comes to them; the largest number that is reached twice in a row
     "batch": 7,
@@ -108,7 +115,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for j, _ in enumerate(runs):
             processes = 2 if (j + k) % 3 == 2 else 1
             stops = points(rng, processes, places[2 * j : 2 * j + 2])
-            cases.append(pytest.param((kind, processes), stops, id=f"{kind}-{processes}-{j}"))
+            cases.append(pytest.param(VARIANTS[kind, processes], stops, id=f"{kind}-{processes}-{j}"))
     cases.sort(key=lambda case: str(case.id).rpartition("-")[0])  # those that share a whole run
     metafunc.parametrize(("whole", "stops"), cases, indirect=["whole"])
 

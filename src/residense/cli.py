@@ -266,6 +266,7 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "fit" and self._is_complete():
+            self._claim()
             self._finish()
         else:
             super()._run_subcommand(subcommand)
@@ -285,6 +286,12 @@ class CLI(LightningCLI):
         assert self.run_dir is not None
         return not options.test_after_fit or results_file(self.run_dir, self._evaluation()).exists()
 
+    def _claim(self) -> None:
+        """Hold the run directory, and clean up after a process that was killed there."""
+        assert self.run_dir is not None
+        if self.trainer.is_global_zero:
+            claim(self.run_dir)
+
     def _evaluation(self) -> str:
         """How the best model is evaluated after training."""
         return "test" if "test" in self.datamodule.splits else "validate"
@@ -293,8 +300,8 @@ class CLI(LightningCLI):
         assert self.run_dir is not None
         self.datamodule.prepare_data()  # what is wrong with the data is said before anything is written
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._claim()
         if self.trainer.is_global_zero:
-            claim(self.run_dir)
             for stage in ("validate", "test"):  # the best model may become another one
                 results_file(self.run_dir, stage).unlink(missing_ok=True)
             record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
