@@ -1,7 +1,7 @@
 """Stop many runs at many places, resume them, and see that each ends as if nothing had stopped it.
 
-    python scripts/soak.py --n 20                  20 points for each encoder on one process, 10 on two
-    python scripts/soak.py --n 20 --seed 7         the same points again
+    python scripts/soak.py --n 120                 120 runs of four kinds, each stopped twice
+    python scripts/soak.py --n 120 --seed 7        the same points again
     python scripts/soak.py --slurm --n 20          20 signals on a real SLURM
 
 The tests are those of `pytest -m slow tests/test_kill_points.py` and `pytest -m slurm tests/slurm`, which run fewer.
@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -55,13 +56,14 @@ def _counts(counter: Counter[str]) -> str:
 def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=20, help="points of each kind")
+    parser.add_argument("--n", type=int, default=20, help="runs, or signals on SLURM")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="by which points are drawn")
     parser.add_argument("--slurm", action="store_true", help="signals on a real SLURM instead")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
+    begin = time.monotonic()
     cases, code = soak(SLURM if options.slurm else KILLED, options.n, options.seed)
-    print(table(cases), f"seed {options.seed}", sep="\n")
+    print(table(cases), f"seed {options.seed}, {(time.monotonic() - begin) / 60:.0f} minutes", sep="\n")
     sys.exit(code)
 
 

@@ -1,27 +1,33 @@
 """Small runs whose every bit can be compared."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-OPTIONS = [
+from residense.wandb_segments import rows, segments
+
+SMALL = [
     "fit",
-    "--config=dense_ner.yaml",
     "--data.synthetic.size=300",
-    "--model.encoder.depth=2",
     "--data.batch_tokens=256",
     "--data.eval_batch_tokens=128",  # 5 batches to validate
     "--trainer.max_epochs=3",
-    "--trainer.limit_train_batches=7",  # 3 optimiser steps an epoch, of 3, 3 and 1 batches
-    "--trainer.accumulate_grad_batches=3",
+    "--trainer.limit_train_batches=7",
     "--trainer.log_every_n_steps=1",
+]
+OPTIONS = [
+    *SMALL,
+    "--config=dense_ner.yaml",
+    "--model.encoder.depth=2",
+    "--trainer.accumulate_grad_batches=3",  # 3 optimiser steps an epoch, of 3, 3 and 1 batches
     "--ema.decay=0.9",
     "--logger=csv",
     "--test_after_fit=false",
 ]
-BLOCKS = {"lstm": "block/lstm.yaml", "conv": "block/conv.yaml", "transformer": "block/transformer.yaml"}
+RESULTS = ("test.json", "predictions.jsonl", "test_confusion.png")
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -34,11 +40,23 @@ def state(run: Path) -> dict[str, Any]:
     return kept | {"average": checkpoint.get("current_model_state"), "step": checkpoint["global_step"]}
 
 
+def best(run: Path) -> dict[str, Any]:
+    """The best model: its weights, and when it was saved."""
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    return {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "epoch", "global_step")}
+
+
 def history(run: Path) -> list[dict[str, str]]:
     """What was logged, but for speed."""
     with (run / "metrics.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [{k: v for k, v in sorted(row.items()) if k != "train/tokens_per_s"} for row in rows]
+        found = list(csv.DictReader(stream))
+    return [{k: v for k, v in sorted(row.items()) if k != "train/tokens_per_s"} for row in found]
+
+
+def files(run: Path) -> set[str]:
+    """The names of all files, but for those of W&B, of which each start has its own."""
+    found = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    return {str(path) for path in found if path.parts[0] != "wandb"}
 
 
 def assert_same(found: Any, expected: Any, place: str = "") -> None:
@@ -58,6 +76,30 @@ def assert_same(found: Any, expected: Any, place: str = "") -> None:
 
 
 def assert_same_runs(run: Path, expected: Path) -> None:
-    """Ended in the same state, by the same history."""
+    """Ended in the same state, by the same history, with the same results and nothing else in the directory."""
+    assert files(run) == files(expected)
     assert_same(state(run), state(expected))
+    assert_same(best(run), best(expected))
     assert history(run) == history(expected)
+    for name in RESULTS:
+        if (expected / name).exists():
+            assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def assert_in_wandb(run: Path) -> None:
+    """W&B has all values of metrics.csv, but for speed, which may be that of a step that was repeated."""
+    name = (run / "wandb_id.txt").read_text().strip()
+    found = [row for segment in segments(run, name) for row in rows(segment)]
+    logged = {
+        (row.step, key, float(json.loads(value)))
+        for row in found
+        for key, value in row.values.items()
+        if is_number(value)
+    }
+    for row in history(run):
+        step = int(row.pop("step"))
+        assert {(step, key, float(value)) for key, value in row.items() if value} <= logged, step
+
+
+def is_number(value: str) -> bool:
+    return isinstance(json.loads(value), int | float)

@@ -448,7 +448,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
     (tmp_path / "diverging.py").write_text(DIVERGING)
     options = ["--model.encoder.connection=diverging.Diverging", "--model.head=Softmax", "--run_dir=run"]
     assert fit(*options, "--trainer.log_every_n_steps=1") == 2
-    assert "train/loss is nan in epoch 1: try a lower --model.optimizer.lr" in capfd.readouterr().err
+    assert "training diverged: at step 2 train/loss is nan" in capfd.readouterr().err
     assert not list((tmp_path / "run").rglob("best.ckpt"))
 
 

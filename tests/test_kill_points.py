@@ -1,8 +1,9 @@
 """Runs are killed at many points, resumed, killed again, and compared with a run that nothing stopped.
 
-The first points of each kind are fixed, the others drawn by `--seed`; `--n` says how many: see `scripts/soak.py`.
+`--n` is the number of runs, by `--seed` their points are drawn: see `scripts/soak.py`.
 """
 
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -20,24 +21,66 @@ import pytest
 import torch
 
 from residense.callbacks.last import Last
+from residense.callbacks.predictions import Predictions
+from residense.callbacks.report import Report
+from residense.checkpoints import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
+from residense.data.module import TextDataModule
 from residense.signals import stop_signals
 
-from .runs import BLOCKS, OPTIONS, assert_same_runs
+from .runs import SMALL, assert_in_wandb, assert_same_runs
 
 pytestmark = pytest.mark.slow
-EVENTS = ("SIGTERM", "SIGUSR1", "SIGKILL", "exception")
+NER, CLS = (
+    ["--config=dense_ner.yaml", "--model.encoder.depth=2"],
+    ["--config=dense_cls.yaml", "--model.encoder.depth=2"],
+)
+BY_LOSS = [
+    f"--{part}={value}"
+    for name in ("checkpoint", "early_stopping")
+    for part, value in ((f"{name}.monitor", "val/loss"), (f"{name}.mode", "min"))
+]
+KINDS = {
+    "lstm": [*NER, "--model.optimizer.lr=0.02", "--logger=wandb"],
+    "transformer": [*NER, "--model.encoder.block=block/transformer.yaml", *BY_LOSS, "--logger=csv"],
+    "classification": [*CLS, "--model.optimizer.lr=0.02", "--ema.decay=0.5", "--logger=csv"],
+    "accumulation": [
+        *NER,
+        "--model.encoder.block=block/conv.yaml",
+        "--trainer.accumulate_grad_batches=3",
+        "--ema.decay=0.9",
+        *BY_LOSS,
+        "--logger=csv",
+    ],
+}
+VARIANTS = {(kind, processes): (kind, processes) for kind in KINDS for processes in (1, 2)}  # pytest compares identity
+EVENTS = ("SIGTERM", "SIGUSR1", "SIGKILL", "SIGINT", "exception")
+PLACES = {  # in the order in which a run comes to them; the largest number that is reached twice in a row
+    "batch": 7,
+    "validation batch": 5,
+    "save": 8,
+    "epoch end": 1,
+    "start": 2,
+    "first second": 1000,
+    "test": 10,
+    "any time": 1000,
+    "after the end": 1000,
+}
+TIMED = ("first second", "any time", "after the end")
 SECONDS = 120  # whoever takes longer hangs
 fork = multiprocessing.get_context("fork")  # the imports are done once
+for module in ("matplotlib.figure", "wandb"):  # which are imported late
+    importlib.import_module(module)
 
 
 class Point(NamedTuple):
     """Where a process is stopped, and how.
 
     Attributes:
-        place: `batch`, `validation batch`, `save` or `epoch end`, of which it is the `number`-th; or `time`.
-        number: counted from 1; for `time` thousandths of what the whole run takes.
+        place: one of `PLACES`.
+        number: counted from 1: of a batch, of a write within a save, of a batch or a write of the test, or of the
+            thousandths of a second or, for `any time`, of what the whole run takes.
         event: a signal, or an exception.
         rank: of the process that gets it.
     """
@@ -48,36 +91,32 @@ class Point(NamedTuple):
     rank: int
 
 
-FIXED = (("batch", 1), ("batch", 7), ("validation batch", 3), ("epoch end", 1))  # 7: the last before a validation
-
-
-def points(seed: int, blocks: str, processes: int, n: int) -> list[Point]:
-    """The points of one kind, each with another event than the one before."""
-    rng = random.Random(f"{seed} {blocks} {processes}")
-    first = rng.randrange(len(EVENTS))
+def points(rng: random.Random, processes: int, places: list[str]) -> list[Point]:
+    """Points at these places, in an order in which each is reached."""
     chosen = []
-    for i in range(n):
-        places = [("batch", 7), ("validation batch", 5), ("save", 2), ("epoch end", 1), ("time", 1000)]
-        place, most = rng.choice(places)
-        place, number = FIXED[i] if i < len(FIXED) else (place, rng.randint(1, most))
-        event = EVENTS[(first + i) % len(EVENTS)]
-        if place == "time" and event == "exception":
+    for place in sorted(places, key=list(PLACES).index):
+        number = rng.randint(1, PLACES[place])
+        event = rng.choice(EVENTS)
+        if place in TIMED and event == "exception":
             event = "SIGKILL"  # an exception has a place
-        rank = 0 if place == "save" else rng.randrange(processes)  # the first process alone saves
-        chosen.append(Point(place, number, event, rank))
+        writes = place == "save" or (place == "test" and number > 3)  # only the first process does
+        chosen.append(Point(place, number, event, 0 if writes else rng.randrange(processes)))
     return chosen
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Two points a run: the second one stops a run that was resumed."""
+    """Two points a run: the second one stops a run that was resumed. Of a kind, a third runs on two processes."""
     n, seed = (int(str(metafunc.config.getoption(name))) for name in ("n", "seed"))
     cases = []
-    for blocks, processes in itertools.product(BLOCKS, (1, 2)):
-        chosen = points(seed, blocks, processes, n if processes == 1 else (n + 1) // 2)
-        pairs = [chosen[i : i + 2] for i in range(0, len(chosen), 2)]
-        cases += [
-            pytest.param((blocks, processes), pair, id=f"{blocks}-{processes}-{k}") for k, pair in enumerate(pairs)
-        ]
+    for k, kind in enumerate(KINDS):
+        rng = random.Random(f"{seed} {kind}")
+        runs = range(k, n, len(KINDS))
+        places = [place for _ in runs for place in rng.sample(list(PLACES), len(PLACES))]  # each as often as others
+        for j, _ in enumerate(runs):
+            processes = 2 if (j + k) % 3 == 2 else 1
+            stops = points(rng, processes, places[2 * j : 2 * j + 2])
+            cases.append(pytest.param(VARIANTS[kind, processes], stops, id=f"{kind}-{processes}-{j}"))
+    cases.sort(key=lambda case: str(case.id).rpartition("-")[0])  # those that share a whole run
     metafunc.parametrize(("whole", "stops"), cases, indirect=["whole"])
 
 
@@ -92,10 +131,9 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    blocks, processes = request.param
+    kind, processes = request.param
     run = tmp_path_factory.mktemp("whole") / "run"
-    options = [*OPTIONS, f"--model.encoder.block={BLOCKS[blocks]}"]
-    options += [f"--trainer.devices={processes}", "--trainer.accelerator=cpu"]
+    options = [*SMALL, *KINDS[kind], f"--trainer.devices={processes}", "--trainer.accelerator=cpu"]
     options += ["--trainer.strategy=ddp"] * (processes > 1)
     begin = time.monotonic()
     assert start([*options, f"--run_dir={run}"], processes, None, run) == [0] * processes
@@ -109,16 +147,29 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     options = [*whole.options, f"--run_dir={run}", "--ckpt_path=last", "--save_every_n_steps=1"]
     for point in stops:
         record_property("point", f"{point.place}|{point.event}")
-        codes = start(options, whole.processes, point, run, whole.seconds)
-        expected = code_of(point)
-        if point.place == "time":
-            assert codes[point.rank] in (expected, 0), f"{point}: {codes}"
-        elif point.event.startswith("SIG") and point.event != "SIGKILL":
-            assert codes == [expected] * whole.processes, f"{point}: {codes}"
-        else:
-            assert codes[point.rank] == expected, f"{point}: {codes}"
+        if point.place == "after the end":
+            assert start(options, whole.processes, None, run) == [0] * whole.processes
+            assert_same_runs(run, whole.run)
+        codes = start(options, whole.processes, point, run, whole.seconds if point.place == "any time" else 1.0)
+        assert_codes(codes, point)
     assert start(options, whole.processes, None, run) == [0] * whole.processes
     assert_same_runs(run, whole.run)
+    if "--logger=wandb" in options:
+        assert_in_wandb(run)
+
+
+def assert_codes(codes: list[int], point: Point) -> None:
+    """The process that was stopped says so; in training, a signal that it can handle stops all."""
+    expected = code_of(point)
+    number = int(getattr(signal, point.event, 0))
+    if point.place in TIMED:  # it may have ended before, or may not yet have had its handlers
+        assert codes[point.rank] in (expected, 0, -number), f"{point}: {codes}"
+    elif point.place == "test" and point.event == "SIGUSR1":
+        assert codes == [0] * len(codes), f"{point}: {codes}"
+    elif point.place == "test" or point.event in ("SIGKILL", "exception"):
+        assert codes[point.rank] == expected, f"{point}: {codes}"
+    else:
+        assert codes == [expected] * len(codes), f"{point}: {codes}"
 
 
 def code_of(point: Point) -> int:
@@ -143,11 +194,11 @@ def start(options: list[str], processes: int, point: Point | None, run: Path, se
         worker = fork.Process(target=work, args=(options, rank, processes, port, mine, log))
         worker.start()
         workers.append(worker)
-    if point and point.place == "time":
+    if point and point.place in TIMED:
         workers[point.rank].join(seconds * point.number / 1000)
         if workers[point.rank].is_alive():
             os.kill(int(workers[point.rank].pid or 0), getattr(signal, point.event))
-    return wait(workers, broken=bool(point and (point.place == "time" or code_of(point) in (1, -signal.SIGKILL))))
+    return wait(workers, broken=point is not None)
 
 
 def wait(workers: list[BaseProcess], broken: bool) -> list[int]:
@@ -172,13 +223,17 @@ def work(options: list[str], rank: int, processes: int, port: int, point: Point 
         os.dup2(stream.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     torch.set_num_threads(1)
+    os.environ.pop("WANDB_SERVICE", None)  # that of other tests
     if processes > 1:  # as torchrun starts them
         launched = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": processes, "MASTER_PORT": port}
         launched |= {"LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
         os.environ.update({name: str(value) for name, value in launched.items()})
-    if point:
+    if point and point.place not in TIMED:
         arm(point)
-    sys.exit(main(options))
+    try:
+        sys.exit(main(options))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 class Crash(Exception):
@@ -196,29 +251,45 @@ def arm(point: Point) -> None:
             raise Crash
         os.kill(os.getpid(), getattr(signal, point.event))
 
-    share, end, save, fsync = BatchLoader._share, Last.on_train_epoch_end, Last._save, os.fsync
+    def before(cls: type, name: str, applies: Callable[[Any], bool] = lambda _: True) -> None:
+        """Count the calls of a method."""
+        method = getattr(cls, name)
+
+        def counted(self: Any, *given: Any, **named: Any) -> Any:
+            if applies(self):
+                act()
+            return method(self, *given, **named)
+
+        patch.setattr(cls, name, counted)
+
+    def writes_within(cls: type, name: str) -> None:
+        """Count what a method has written to the disk."""
+        method, fsync = getattr(cls, name), os.fsync
+
+        def counted_fsync(handle: int) -> None:
+            act()
+            fsync(handle)
+
+        def counted(self: Any, *given: Any, **named: Any) -> Any:
+            with pytest.MonkeyPatch.context() as within:
+                within.setattr(os, "fsync", counted_fsync)
+                return method(self, *given, **named)
+
+        patch.setattr(cls, name, counted)
+
     patch = pytest.MonkeyPatch()  # never undone: the process ends
-
-    def counted_share(self: BatchLoader, *given: Any) -> Any:
-        if point.place == ("batch" if self.shuffle else "validation batch"):
-            act()
-        return share(self, *given)
-
-    def counted_end(self: Last, *given: Any) -> None:
-        if point.place == "epoch end":
-            act()
-        end(self, *given)
-
-    def counted_save(self: Last, *given: Any) -> None:
-        with pytest.MonkeyPatch.context() as while_saving:
-            if point.place == "save":
-                while_saving.setattr(os, "fsync", counted_fsync)
-            save(self, *given)
-
-    def counted_fsync(handle: int) -> None:
-        act()
-        fsync(handle)
-
-    patch.setattr(BatchLoader, "_share", counted_share)
-    patch.setattr(Last, "on_train_epoch_end", counted_end)
-    patch.setattr(Last, "_save", counted_save)
+    if point.place == "start":  # before and after Lightning has its handlers
+        before(Report, "on_fit_start")
+        before(TextDataModule, "train_dataloader")
+    elif point.place == "batch":
+        before(BatchLoader, "_share", lambda loader: loader.shuffle)
+    elif point.place == "validation batch":
+        before(BatchLoader, "_share", lambda loader: not loader.shuffle)
+    elif point.place == "epoch end":
+        before(Last, "on_train_epoch_end")
+    elif point.place == "save":
+        writes_within(AtomicIO, "save_checkpoint")
+    elif point.place == "test":
+        before(Predictions, "on_test_batch_end")
+        writes_within(Predictions, "teardown")
+        writes_within(Report, "teardown")

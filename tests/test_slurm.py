@@ -12,7 +12,7 @@ import pytest
 
 from residense import slurm
 from residense.arguments import UsageError
-from residense.run import claim
+from residense.run import claim, release
 
 PREEMPTED = "JobId=7 JobState=RUNNING PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=2026-01-01T00:01:00"
 KICKED = "JobId=7 JobState=RUNNING PreemptTime=None"
@@ -125,3 +125,11 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> Non
     claim(tmp_path)  # and a second run of the same process goes on
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_lock_is_released_by_its_holder_alone(tmp_path: Path) -> None:
+    claim(tmp_path)
+    release(tmp_path)
+    hold(tmp_path)
+    release(tmp_path)  # once more, as a process does when it ends
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == 1

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
@@ -30,3 +31,34 @@ class AtomicIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *args: object, **kwargs: object) -> dict[str, Any]:
         """Read it as all checkpoints are read, which verifies its checksums."""
         return read_checkpoint(path)
+
+def is_trained(trainer: L.Trainer, checkpoint: dict[str, Any]) -> bool:
+    """Whether the limits of the trainer, or early stopping, leave nothing to train after a checkpoint."""
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    steps = checkpoint["global_step"]
+    if 0 < (trainer.max_epochs or 0) <= epochs or 0 <= trainer.max_steps <= steps:
+        return True
+    return stopped_early(checkpoint) and epochs >= (trainer.min_epochs or 0) and steps >= (trainer.min_steps or 0)
+
+
+def stopped_early(checkpoint: dict[str, Any]) -> bool:
+    """Whether `EarlyStopping` had ended the training; Lightning itself trains one more epoch when it resumes."""
+    states = checkpoint["callbacks"].items()
+    return any(state.get("stopping_reason") for key, state in states if key.startswith("EarlyStopping"))
+
+
+def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The state of a `ModelCheckpoint` with the paths that its files have in `folder`.
+
+    Lightning compares the paths as text and forgets the best scores of a run that was moved, copied or linked. If the
+    files are not in `folder`, the run is a new one, and the state stays as it is.
+    """
+
+    def here(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    if not all(Path(path).is_file() for path in best):
+        return state
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    return state | {name: here(state[name]) for name in names} | {"best_k_models": best, "dirpath": folder}

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -31,8 +32,8 @@ from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
-from residense.callbacks.report import Report
-from residense.checkpoints import AtomicIO
+from residense.callbacks.report import Report, results_file
+from residense.checkpoints import AtomicIO, is_trained, moved
 from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import say
@@ -229,9 +230,12 @@ class CLI(LightningCLI):
             config |= slurm.layout(config["num_nodes"], config["devices"])
             config["plugins"].append(SLURMEnvironment(auto_requeue=False))  # `Last` does that
         try:
-            return self._instantiate_trainer(config, callbacks)
+            trainer = self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(f"trainer: {str(error).splitlines()[0]}") from error
+        # Lightning's own handler waits for the other processes, wherever these are
+        trainer._signal_connector.register_signal_handlers = stop_signals.install
+        return trainer
 
     def _check_sharding(self, options: Any) -> None:
         """Refuse what sharded weights cannot do, before anything is written."""
@@ -269,12 +273,46 @@ class CLI(LightningCLI):
 
     # -- what is run ------------------------------------------------------------------------------------------------
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "fit" and self._is_complete():
+            self._claim()
+            self._finish()
+        else:
+            super()._run_subcommand(subcommand)
+
+    def _is_complete(self) -> bool:
+        """Whether the checkpoint is of a run that was trained and tested; then its best model is known."""
+        options, saved = self.config_init["fit"], self.trainer.checkpoint_callback
+        checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else {}
+        if not isinstance(saved, ModelCheckpoint) or not checkpoint or not is_trained(self.trainer, checkpoint):
+            return False
+        if saved.state_key not in checkpoint["callbacks"]:
+            return False
+        saved.load_state_dict(moved(checkpoint["callbacks"][saved.state_key], str(saved.dirpath)))
+        self.datamodule.prepare_data()
+        self.datamodule.vocabulary = self.model.vocabulary
+        self.datamodule.setup("fit")
+        assert self.run_dir is not None
+        return not options.test_after_fit or results_file(self.run_dir, self._evaluation()).exists()
+
+    def _claim(self) -> None:
+        """Hold the run directory, and clean up after a process that was killed there."""
+        assert self.run_dir is not None
+        if self.trainer.is_global_zero:
+            claim(self.run_dir)
+
+    def _evaluation(self) -> str:
+        """How the best model is evaluated after training."""
+        return "test" if "test" in self.datamodule.splits else "validate"
+
     def before_fit(self) -> None:
         assert self.run_dir is not None
         self.datamodule.prepare_data()  # what is wrong with the data is said before anything is written
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._claim()
         if self.trainer.is_global_zero:
-            claim(self.run_dir)
+            for stage in ("validate", "test"):  # the best model may become another one
+                results_file(self.run_dir, stage).unlink(missing_ok=True)
             record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
             remember_wandb(self.run_dir, self.trainer.loggers)
         for logger in self.trainer.loggers:
@@ -283,29 +321,35 @@ class CLI(LightningCLI):
             if getattr(logger, "_offline", None) is True:
                 say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")
+        stop_signals.deferred = any(isinstance(callback, Last) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def after_fit(self) -> None:
         if stop_signals.received:
             raise Stopped(stop_signals.received)  # the last epoch is saved, its test can follow later
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        saved = self.trainer.checkpoint_callback
-        best = saved if isinstance(saved, ModelCheckpoint) and saved.best_model_path else None
+        best = self._best()
         if best and self.config_init["fit"].test_after_fit:
-            evaluate = self.trainer.test if "test" in self.datamodule.splits else self.trainer.validate
+            evaluate = getattr(self.trainer, self._evaluation())
             self.trainer.strategy.optimizers = []  # sharding would look for their state, which a checkpoint may lack
             evaluate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
-        self._finish(best)
+        self._finish()
+
+    def _best(self) -> ModelCheckpoint | None:
+        """What keeps the best model, if one has been saved."""
+        saved = self.trainer.checkpoint_callback
+        return saved if isinstance(saved, ModelCheckpoint) and saved.best_model_path else None
 
     @rank_zero_only
-    def _finish(self, best: ModelCheckpoint | None) -> None:
+    def _finish(self) -> None:
         """Close W&B, and say what came of it all and what can be typed next."""
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, WandbLogger) and logger._experiment is not None:
                 logger.experiment.finish()
         assert self.run_dir is not None
         release(self.run_dir)
         print(f"run directory: {self.run_dir}")
+        best = self._best()
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
             print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}")
@@ -350,6 +394,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         CLI(words)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # for which Lightning exits with 1
+            raise SystemExit(128 + signal.SIGINT) from None
+        raise
     except (ValueError, OSError, MisconfigurationException) as error:
         if isinstance(error, ValueError) and not _is_ours(error):
             raise

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from residense.arguments import UsageError
-from residense.data.cache import create_atomically, write_atomically
+from residense.data.cache import create_atomically, remove_parts, write_atomically
 from residense.slurm import job
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by which the processes of one run find its directory
@@ -55,18 +55,26 @@ def claim(path: Path) -> None:
     Raises:
         UsageError: someone else holds it.
     """
-    lock, mine = path / ".lock", json.dumps({"job": job(), "host": socket.gethostname(), "pid": os.getpid()})
-    while not create_atomically(lock, mine.encode()):
+    lock = path / ".lock"
+    while not create_atomically(lock, _own().encode()):
         held = _holder(lock)
         if held and not _is_stale(held):
             raise UsageError(f"{path} is in use by {held}; if that is gone, remove {lock}")
         _take_away(lock, held)
     atexit.register(release, path)
+    for folder in (path, path / "checkpoints"):
+        remove_parts(folder)
 
 
 def release(path: Path) -> None:
-    """Let a run directory go."""
-    (path / ".lock").unlink(missing_ok=True)
+    """Let a run directory go, unless another process holds it by now."""
+    if _holder(path / ".lock") == _own():
+        (path / ".lock").unlink(missing_ok=True)
+
+
+def _own() -> str:
+    """What this process writes into the lock of a run directory."""
+    return json.dumps({"job": job(), "host": socket.gethostname(), "pid": os.getpid()})
 
 
 def _holder(lock: Path) -> str:

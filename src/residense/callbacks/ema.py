@@ -34,6 +34,7 @@ class EMA(WeightAveraging):
         self._swapped = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._average_model = None  # outside training the weights are those of a checkpoint, averaged or not
         if stage == "fit":
             pl_module.configure_model()
             if self.decay and any(isinstance(module, BatchNorm | nn.BatchNorm1d) for module in pl_module.modules()):
@@ -59,10 +60,6 @@ class EMA(WeightAveraging):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
-        self._average_model = None  # later stages load their weights from a checkpoint
 
     def _averaged(self) -> bool:
         return self._average_model is not None and int(self._average_model.n_averaged) > 0

@@ -16,13 +16,14 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense import slurm
 from residense.callbacks.sums import Sums
+from residense.checkpoints import moved, stopped_early
 from residense.data.batches import Batch
 from residense.loggers import History
 from residense.messages import say
@@ -53,14 +54,21 @@ class Last(Checkpoint):
     # -- when -------------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        stop_signals.install()  # Lightning's own handlers talk to other processes in the middle of anything
-        stop_signals.deferred = True
         self._saved_at = trainer.global_step
         self._restore_sums(trainer, pl_module)
+        self._log_row(trainer)
+        self._watch(trainer)  # a run that resumes within an epoch does not begin it
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        stop_signals.deferred = False
+        self._log_row(trainer)  # if nothing was left to train, training did not start
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        epochs.completed = epochs.processed  # which Lightning updates only when training starts
+
+    def _log_row(self, trainer: L.Trainer) -> None:
         for logger in trainer.loggers if self._row else ():
             logger.log_metrics(**self._row)
         self._row = {}
-        self._watch(trainer)  # a run that resumes within an epoch does not begin it
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if stop := self._stop_signal(trainer):  # what there is has been saved at the end of the epoch before
@@ -90,8 +98,8 @@ class Last(Checkpoint):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
+        if trainer.state.fn != TrainerFn.FITTING or trainer.global_step == trainer.max_steps:
+            return  # Lightning would not return to a validation after the last step
         trained = trainer.fit_loop.epoch_loop.batch_progress
         whole = trained.is_last_batch or trained.current.completed % trainer.accumulate_grad_batches == 0
         if whole and (stop := self._stop_signal(trainer)):
@@ -114,9 +122,6 @@ class Last(Checkpoint):
         self._row = {"metrics": values | {"epoch": trainer.current_epoch}, "step": step} if values else {}
         self._save(trainer)
         self._row = {}
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        stop_signals.deferred = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         stop_signals.deferred = False
@@ -170,7 +175,14 @@ class Last(Checkpoint):
         checkpoint |= {"processes": gathered, "rows": rows, "next_row": self._row}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
         self._resumed, self._row = checkpoint.get("processes", []), checkpoint.get("next_row", {})
+        trainer.should_stop = stopped_early(checkpoint)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
+                states, folder = checkpoint["callbacks"], str(callback.dirpath)
+                states[callback.state_key] = moved(states[callback.state_key], folder)
 
     def _restore_sums(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if len(self._resumed) == trainer.world_size:

@@ -42,7 +42,12 @@ class Report(L.Callback):
             return
         resume = f"python main.py fit --run_dir {self.run_dir} --ckpt_path last"
         if isinstance(exception, Stopped):
-            say(f"{signal_name(exception.number)}: saved; this goes on from the same step: {resume}")
+            done = (
+                "saved; this goes on from the same step"
+                if trainer.global_step
+                else "before the first step; this begins"
+            )
+            say(f"{signal_name(exception.number)}: {done}: {resume}")
         elif isinstance(exception, KeyboardInterrupt):
             say(f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}")
 
@@ -51,14 +56,21 @@ class Report(L.Callback):
         if results is None or not trainer.is_global_zero:
             return
         print_scores(results, pl_module.said)  # type: ignore[arg-type]
-        if self.run_dir is not None:
-            content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-            write_atomically(self.run_dir / f"{STAGES[stage]}.json", content.encode())
-            if len(results.get("rows", ())) in range(1, MOST_DRAWN):
-                write_atomically(self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results))
         for logger in trainer.loggers:
+            logger.save()
             if isinstance(logger, WandbLogger):
                 _log_tables(logger, STAGES[stage], results)
+                logger.experiment.finish()
+        if self.run_dir is not None:
+            if len(results.get("rows", ())) in range(1, MOST_DRAWN):
+                write_atomically(self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results))
+            content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+            write_atomically(results_file(self.run_dir, stage), content.encode())  # last: a test that has it is whole
+
+
+def results_file(run_dir: Path, stage: str) -> Path:
+    """Where the scores of `validate` or `test` are kept."""
+    return run_dir / f"{STAGES[stage]}.json"
 
 
 def print_scores(results: dict[str, Any], said: dict[str, str]) -> None:

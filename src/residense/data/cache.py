@@ -14,6 +14,7 @@ import numpy as np
 from residense import __version__
 
 Arrays = dict[str, np.ndarray]
+PART = ".part"  # how the name of a file ends that is being written
 
 
 def folder() -> Path:
@@ -91,7 +92,7 @@ def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
@@ -107,9 +108,15 @@ def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
             Path(name).unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed left half-written in a folder, for the one process that writes there."""
+    for part in folder.glob(f".*{PART}"):
+        part.unlink(missing_ok=True)
+
+
 def _keep(path: Path, older: Path) -> None:
     """Give the file at `path` the name `older` as well; the file that had it is replaced."""
-    spare = older.with_name(f".{older.name}")
+    spare = older.with_name(f".{older.name}{PART}")
     spare.unlink(missing_ok=True)
     try:
         os.link(path, spare)

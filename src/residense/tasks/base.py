@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -122,17 +123,35 @@ class Task(L.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_train_epoch_end(self) -> None:
-        """See that the loss is a number, and tell the data module, before any checkpoint of this epoch is written."""
-        loss = self.trainer.callback_metrics.get("train/loss")  # type: ignore[attr-defined]
-        if loss is not None and not torch.isfinite(loss):
-            epoch = self.trainer.current_epoch + 1
-            raise ValueError(f"train/loss is {loss} in epoch {epoch}: try a lower --model.optimizer.lr")
+        """See that the loss is finite, and tell the data module, before any checkpoint of this epoch is written."""
+        self._refuse_divergence(bool(self._last_loss().isfinite()))
         self.trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the vocabulary into the checkpoint."""
+        """Put the vocabulary into the checkpoint; see that its weights and the state of the optimizer are finite."""
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        states = (checkpoint["state_dict"], checkpoint.get("current_model_state", {}))
+        saved = [state[name] for state in states for name in trainable & state.keys()]
+        flags: list[bool] = []
+        for part in (saved, checkpoint.get("optimizer_states", [])):
+            apply_to_collection(part, Tensor, lambda tensor: flags.append(bool(tensor.isfinite().all())))
+        self._refuse_divergence(all(flags))
         if self.vocabulary is not None:
             checkpoint["vocabulary"] = self.vocabulary.state()
+
+    def _last_loss(self) -> Tensor:
+        """The training loss of the last step."""
+        return self.trainer.callback_metrics.get("train/loss", torch.zeros(()))  # type: ignore[attr-defined]
+
+    def _refuse_divergence(self, finite: bool) -> None:
+        """End the run on all processes if one has something that is not finite, which must not replace a checkpoint."""
+        if not self.trainer.strategy.reduce_boolean_decision(finite):
+            step, loss = self.trainer.global_step, float(self._last_loss())  # type: ignore[attr-defined]
+            raise ValueError(
+                f"training diverged: at step {step} train/loss is {loss:.4g}, and weights that are not finite are not "
+                "saved; resume the last checkpoint with --ckpt_path last and --trainer.gradient_clip_val 1, or begin a "
+                "new run with a lower --model.optimizer.lr"
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the vocabulary out of the checkpoint, and see that its weights fit."""
