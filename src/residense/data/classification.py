@@ -19,7 +19,7 @@ from residense.data.texts import Texts, find_texts, read_text_dataset, read_text
 from residense.data.units import Truncate, Unit, Units, kept, subword_tokenizer
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
-from residense.messages import say
+from residense.messages import listed, say
 from residense.predictions import Text
 
 
@@ -196,7 +196,7 @@ class ClassificationDataModule(TextDataModule):
         built = Vocabulary.build(self.splits["train"], [], "none", self.min_frequency, words, width, **options)
         built = built.with_classes(self.splits, self.multi_label)
         if len(built.classes) < 2:
-            raise ValueError(f"{self.path}: only one class, {', '.join(built.classes)}; check --data.label_column")
+            raise ValueError(f"{self.path}: only one class, {listed(built.classes)}; check --data.label_column")
         if len(built.classes) > max(100, self.splits["train"].num_documents / 2):
             found = f"{len(built.classes):,} different labels for {self.splits['train'].num_documents:,} texts"
             raise ValueError(f"{self.path}: {found}, which are none; check --data.label_column")
@@ -205,7 +205,7 @@ class ClassificationDataModule(TextDataModule):
     def summarise(self, corpus: Corpus) -> str:
         counts = corpus.targets.sum(0)
         order = np.argsort(-counts, kind="stable")
-        shown = [f"{corpus.classes[i]} {counts[i]:,}" for i in order]
+        shown = [f"{listed([corpus.classes[i]])} {counts[i]:,}" for i in order]
         if len(shown) > 8:
             shown = [*shown[:4], "...", *shown[-2:]]
         return (

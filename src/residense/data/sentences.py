@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from residense.messages import printable
+
 _T = TypeVar("_T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -25,7 +27,7 @@ class CorpusError(ValueError):
         """
         place = str(path) if line is None else f"{path}:{line}"
         shown = "" if read is None else f", read {_shorten(repr(read))}"
-        super().__init__(f"{place}: {wrong}{shown}" + (f"; {fix}" if fix else ""))
+        super().__init__(printable(f"{place}: {wrong}{shown}" + (f"; {fix}" if fix else "")))
 
 
 class Sentence(NamedTuple):

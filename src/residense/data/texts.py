@@ -10,8 +10,9 @@ from residense.data.files import by_split, find_class_splits, find_classes, find
 from residense.data.hub import load_splits
 from residense.data.sentences import CorpusError, Faults
 from residense.data.texts_examples import Example, examples_of, has_text, refuse_tokens, without_swallowed
-from residense.data.texts_layout import Layout, find_layout, no_text, shown
+from residense.data.texts_layout import Layout, find_layout, no_text
 from residense.data.texts_rows import Grid, data_set, json_lines, lines_of, table
+from residense.messages import listed
 
 _SUFFIXES = re.compile(r".+\.(?:(?P<kind>csv|tsv|txt|label|jsonl)(?:\.gz)?|(?P<parquet>parquet))", re.IGNORECASE)
 
@@ -192,8 +193,7 @@ def _collect(faults: Faults, grid: Grid, layout: Layout, label_separator: str | 
 
 def _texts(path: Path, examples: list[Example], note: str, repairs: Counter[str]) -> Texts:
     labels = sorted({label for example in examples for label in example.labels})
-    names = ", ".join([*map(shown, labels[:10]), *["..."] * (len(labels) > 10)])
-    found = f", {len(labels)} labels: {names}" if labels else ""
+    found = f", {len(labels)} labels: {listed(labels)}" if labels else ""
     notes = [f"{path.name}: {note}, {len(examples)} texts{found}"]
     texts, labels, lines = (list(column) for column in zip(*examples, strict=True))
     return Texts(path, texts, labels, lines, notes, dict(repairs))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from residense.data.columns import Column
 from residense.data.sentences import CorpusError
 from residense.data.texts_rows import Grid, Row
+from residense.messages import listed
 
 _TEXTS = re.compile("texts?|sentences?|content|review|utterance|question|query|document|comment|tweet|body")
 _LABELS = re.compile("labels?|category|class|intent|sentiment|target|topic|polarity")
@@ -91,7 +92,7 @@ def find_layout(path: Path, grid: Grid, text: Column, label: Column, labelled: b
         text_at, label_at = choice.complete(text_at, label_at, labelled)
     if text_at == label_at:
         raise choice.error(f"column {text_at} cannot be both text and label", [], [])
-    head = f"header {', '.join(map(shown, header))}" if header else ""
+    head = f"header {listed(header)}" if header else ""
     where = "labels not read" if label_at is None else f"label in column {choice.called(label_at)}"
     parts = [head or "no header"] if grid.names is None else []
     parts += [f"text in column {choice.called(text_at)}", f"{where} (of {width})"]
@@ -101,12 +102,6 @@ def find_layout(path: Path, grid: Grid, text: Column, label: Column, labelled: b
 def no_text(path: Path) -> CorpusError:
     """Return the error for a file that turns out to hold no data."""
     return CorpusError(path, None, "no text in this file", fix="check that it is the right one")
-
-
-def shown(name: str) -> str:
-    """A name for a message of one line."""
-    name = name if len(name) <= 40 else f"{name[:37]}..."
-    return name if name.isprintable() else repr(name)
 
 
 class _Choice:
@@ -175,7 +170,7 @@ class _Choice:
 
     def called(self, column: int) -> str:
         """A column for the reader: its position, and its name if it has one."""
-        return f"{column} ({shown(self.header[column])})" if column < len(self.header) else f"{column}"
+        return f"{column} ({listed([self.header[column]])})" if column < len(self.header) else f"{column}"
 
     def error(self, wrong: str, texts: Sequence[int], labels: Sequence[int]) -> CorpusError:
         """An error that shows the first row, and how to choose the columns."""
