@@ -3,15 +3,21 @@
 import gzip
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from residense.data.jsonl import read_jsonl
 from residense.data.readers import CorpusError, Reading, find_splits, read, read_dataset
 from residense.data.schemes import Span, detect, improper, spans
+from residense.data.sentences import Faults
+from residense.data.tokenize import tokenize
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ODDITIES = SHARED / "format-oddities"
@@ -476,6 +482,39 @@ def test_json_lines_are_repaired(write: Write, record: object, expected: list[Sp
     reading = read(write("a.jsonl", jsonl(record)), repair=True)
     assert spans(reading.sentences[0].tags) == expected
     assert reading.repairs == {repairs: 1}
+
+
+def overlapping(span: Span, other: Span) -> bool:
+    return span.start < other.end and other.start < span.end
+
+
+@given(st.text("ab .", min_size=1, max_size=30), st.data())
+def test_spans_are_those_that_comparing_each_with_each_gives(text: str, data: st.DataObject) -> None:
+    places = tokenize(text, "word")
+    bounds = st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text))).filter(lambda pair: pair[0] < pair[1])
+    drawn = data.draw(st.lists(bounds, max_size=8))
+    expected: list[Span] = []
+    inside = [[i for i, (left, right) in enumerate(places) if left < end and right > start] for start, end in drawn]
+    assume(text.strip() and all(inside))
+    for tokens in sorted(inside, key=lambda tokens: (-len(tokens), tokens)):
+        span = Span(tokens[0], tokens[-1] + 1, "X")
+        if not any(overlapping(span, other) for other in expected):
+            expected.append(span)
+    line = json.dumps({"text": text, "spans": [[*pair, "X"] for pair in drawn]})
+    reading = read_jsonl(Faults(Path("a.jsonl"), True), [line], True)
+    assert spans(reading.sentences[0].tags) == sorted(expected)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_many_spans_in_one_line_take_linear_time(repair: bool) -> None:
+    count = 30_000
+    found = [[3 * i, 3 * i + 2, "X"] for i in range(count)]
+    found += [[0, 3 * count - 1, "Y"], *([3 * i, 3 * count - 2, "Z"] for i in range(0, count, 100))] * repair
+    line = json.dumps({"text": "ab " * count, "spans": found})
+    begin = time.perf_counter()
+    tags = read_jsonl(Faults(Path("a.jsonl"), repair), [line], True).sentences[0].tags
+    assert time.perf_counter() - begin < 5
+    assert tags == (["B-Y"] + ["I-Y"] * (count - 1) if repair else ["B-X"] * count)
 
 
 def parquet(path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[Any]]) -> Path:

@@ -176,6 +176,11 @@ def entity_key(tokens: Sequence[str]) -> str:
     return "\x1f".join(tokens)
 
 
+def entity_tokens(key: str) -> list[str]:
+    """The way back."""
+    return key.split("\x1f")
+
+
 def _complete(labels: set[str], scheme: str) -> list[str]:
     """All tags that the scheme has for the types among the labels, whether or not the corpus happens to use each."""
     if scheme != "none":
