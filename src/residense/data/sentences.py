@@ -4,9 +4,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from residense.messages import printable
+
+if TYPE_CHECKING:
+    from residense.data.columns import Layout
 
 _T = TypeVar("_T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -60,6 +63,7 @@ class Reading:
         tag_column: Where the tags were; None if unlabelled.
         repairs: What was repaired, and how often.
         notes: One line for each thing inferred.
+        layout: Where things are in a column file.
     """
 
     path: Path
@@ -69,6 +73,7 @@ class Reading:
     tag_column: int | str | None = None
     repairs: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    layout: "Layout | None" = None
 
 
 @dataclass

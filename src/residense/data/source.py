@@ -84,7 +84,10 @@ class Source:
         if path.startswith(HUB):
             return read_dataset(path.removeprefix(HUB))
         options = (self.token_column, self.tag_column, self.encoding, self.repair)
-        return {name: read(file, *options) for name, file in find_splits(Path(path), self.files).items()}
+        readings: dict[str, Reading] = {}
+        for name, file in find_splits(Path(path), self.files).items():
+            readings[name] = read(file, *options, like=next(iter(readings.values()), None))
+        return readings
 
     def texts(self, unit: str) -> Iterator[Text]:
         """Texts without tags: one a line of .txt or of standard input, or the sentences of a corpus file."""
