@@ -14,7 +14,7 @@ from residense.data.corpus import Corpus
 from residense.data.source import Loaded, complete
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import SPECIAL, Vocabulary
-from residense.messages import say
+from residense.messages import listed, say
 
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}  # splits of each stage
 
@@ -118,9 +118,7 @@ class TextDataModule(L.LightningDataModule):
             if self.vectors:
                 loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
             self.vocabulary = built if self.known is None else built.with_words_of(self.known)
-            untrained = [c for c, n in zip(built.classes, built.class_counts, strict=True) if not n]
-            if untrained:
-                loaded.notes.append(f"no training text has the class {', '.join(untrained[:10])}")
+            loaded.notes.extend(_untrained(self.splits, loaded.scheme))
         say(*loaded.notes, *(f"{name}: {self.summarise(corpus)}" for name, corpus in self.splits.items()))
 
     # -- batches ----------------------------------------------------------------------------------------------------
@@ -195,6 +193,16 @@ class TextDataModule(L.LightningDataModule):
 
     def _stage(self) -> str:
         return self.trainer.state.fn.value if self.trainer is not None and self.trainer.state.fn else "fit"
+
+
+def _untrained(splits: dict[str, Corpus], scheme: str) -> list[str]:
+    """A warning for each split with labels that train lacks, and how many texts or tokens have them."""
+    notes, known = [], splits["train"].label_counts(scheme)
+    for name, corpus in splits.items():
+        new = [f"{label} ({n:,})" for label, n in corpus.label_counts(scheme).items() if label not in known]
+        if new:
+            notes.append(f"warning: {name} has labels that train lacks, which cannot be learned: {listed(new)}")
+    return notes
 
 
 def _coverage(path: str, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:
