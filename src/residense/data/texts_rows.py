@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from residense.data.hub import column
+from residense.data.hub import column, is_plain
 from residense.data.sentences import CorpusError
 
 _NAMES = {"\t": "TAB", ",": "comma", ";": "semicolon"}
@@ -93,7 +93,7 @@ def json_lines(path: Path, text: str) -> Grid:
 
 def data_set(path: Path, data: Any) -> Grid:
     """Return the rows of a data set of `datasets`; numbers take their names from the ClassLabel feature."""
-    columns = {name: feature for name, feature in data.features.items() if _plain(feature)}
+    columns = {name: feature for name, feature in data.features.items() if is_plain(feature)}
     cells = [
         [_cell(value, _class_names(feature)) for value in column(path, data, name)] for name, feature in columns.items()
     ]
@@ -176,12 +176,6 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise CorpusError(path, number, "no object", record, 'write {"text": "...", "label": "..."}')
     return record
-
-
-def _plain(feature: Any) -> bool:
-    """Whether a feature holds strings or numbers, or lists of them."""
-    inner = getattr(feature, "feature", feature)
-    return str(getattr(inner, "dtype", "")).startswith(("string", "large_string", "int", "uint", "float", "bool"))
 
 
 def _class_names(feature: Any) -> Sequence[str] | None:
