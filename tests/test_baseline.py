@@ -1,13 +1,14 @@
 """Dictionary look-up against brute force, and scores of spans against seqeval."""
 
 import random
+import time
 import warnings
 
 import pytest
 from seqeval.metrics import precision_score, recall_score
 from seqeval.metrics.sequence_labeling import f1_score
 
-from residense.baseline import look_up, span_scores, unseen
+from residense.baseline import Trie, span_scores, unseen
 from residense.data.corpus import Corpus
 from residense.data.schemes import Span, encode
 from residense.data.vocabulary import Vocabulary, entity_key
@@ -37,16 +38,25 @@ def test_look_up_takes_the_longest_match_from_left_to_right(seed: int) -> None:
         tuple(source.choices(WORDS, k=source.randint(1, 4))): source.choice(["X", "Y"])
         for _ in range(source.randint(0, 8))
     }
-    keys, longest = {entity_key(words): kind for words, kind in entities.items()}, max(map(len, entities), default=0)
+    known = Trie({entity_key(words): kind for words, kind in entities.items()})
     for _ in range(40):
         tokens = source.choices(WORDS, k=source.randint(0, 12))
-        assert look_up(tokens, keys, longest) == slow_look_up(tokens, entities)
+        assert known.look_up(tokens) == slow_look_up(tokens, entities)
 
 
 def test_entities_are_found_by_the_words_and_not_by_their_letters() -> None:
-    keys = {entity_key(["New", "York"]): "LOC"}
-    assert look_up(["in", "New", "York"], keys, 2) == [Span(1, 3, "LOC")]
-    assert look_up(["New York", "new", "york", "NewYork"], keys, 2) == []
+    known = Trie({entity_key(["New", "York"]): "LOC"})
+    assert known.look_up(["in", "New", "York"]) == [Span(1, 3, "LOC")]
+    assert known.look_up(["New York", "new", "york", "NewYork"]) == []
+
+
+def test_looking_up_long_entities_takes_no_longer_than_reading_them() -> None:
+    words = [f"w{i % 997}" for i in range(20_000)]
+    expected = [Span(start, start + 20_000, "X") for start in range(0, 100_000, 20_000)]
+    begin = time.perf_counter()
+    assert Trie({entity_key(words): "X"}).look_up(words * 5) == expected
+    assert Trie({entity_key([*words, "end"]): "X"}).look_up(words[1:] + words[1:]) == []
+    assert time.perf_counter() - begin < 2
 
 
 def test_a_spelling_has_the_type_it_has_most_often() -> None:

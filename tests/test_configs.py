@@ -26,6 +26,7 @@ TOGETHER = {
     "connection/deepnorm.yaml": ["--model.encoder.block=block/conv.yaml"],  # recurrent blocks refuse it
     "idcnn_ner.yaml": ["--model.encoder.depth=6"],  # less is nothing to share
     "vdcnn_cls.yaml": ["--model.encoder.depth=[1,1,1,1]"],  # a width for each
+    "dense_pos.yaml": ["--data.path=pos.conll"],
     "data/embedded_texts.yaml": ["--config=dense_cls.yaml"],
 }
 FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for part in PARTS for path in CONFIGS.glob(f"{part}/*.yaml"))
@@ -52,7 +53,19 @@ def cases(names: list[str]) -> list[object]:
 
 @pytest.mark.parametrize("name", cases(EXPERIMENTS))
 def test_experiment_trains(name: str, fit: Callable[..., int]) -> None:
+    Path("pos.conll").write_text("dogs NOUN\nbark VERB\n\n" * 20)
     assert fit(f"--config={name}", *TOGETHER.get(name, [])) == 0
+
+
+def test_parts_of_speech_are_not_learned_from_chunks(
+    fit: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("train.conll").write_text("dogs NNS B-NP\nbark VBP B-VP\n. . O\n\n" * 20)
+    assert fit("--config=dense_pos.yaml", "--data.path=train.conll") == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: train.conll: column 2 holds IOB2 tags (B-NP, B-VP), not plain labels")
+    assert "--data.tag_column" in error
+    assert fit("--config=dense_pos.yaml", "--data.path=train.conll", "--data.tag_column=1") == 0
 
 
 @pytest.mark.parametrize("name", cases([name for name in FRAGMENTS if name not in SEVERAL]))

@@ -3,25 +3,39 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from residense.data.schemes import Span
-from residense.data.vocabulary import entity_key
+from residense.data.vocabulary import entity_key, entity_tokens
 
 
-def look_up(tokens: Sequence[str], entities: Mapping[str, str], longest: int) -> list[Span]:
-    """Entities found by their spelling alone: the longest match first, from left to right.
+class Trie:
+    """Spellings of entities with a type each, to be found in sentences.
 
     Args:
-        tokens: of the sentence.
         entities: spellings of the training entities, each with its most frequent type.
-        longest: tokens of the longest of them.
     """
-    found, start = [], 0
-    while start < len(tokens):
-        ends = range(min(len(tokens), start + longest), start, -1)
-        end = next((end for end in ends if entity_key(tokens[start:end]) in entities), start)
-        if end > start:
-            found.append(Span(start, end, entities[entity_key(tokens[start:end])]))
-        start = max(end, start + 1)
-    return found
+
+    __slots__ = ("after", "type")
+
+    def __init__(self, entities: Mapping[str, str]):
+        self.type: str | None = None  # of the entity that ends here
+        self.after: dict[str, Trie] = {}  # by the next token
+        for key, kind in entities.items():
+            node = self
+            for token in entity_tokens(key):
+                node = node.after.setdefault(token, Trie({}))
+            node.type = kind
+
+    def look_up(self, tokens: Sequence[str]) -> list[Span]:
+        """Entities found by their spelling alone: the longest match first, from left to right."""
+        found, start = [], 0
+        while start < len(tokens):
+            match, node, end = None, self, start
+            while end < len(tokens) and (node := node.after.get(tokens[end])) is not None:
+                end += 1
+                match = Span(start, end, node.type) if node.type is not None else match
+            if match is not None:
+                found.append(match)
+            start = start + 1 if match is None else match.end
+        return found
 
 
 def unseen(tokens: Sequence[str], found: Iterable[Span], entities: Mapping[str, str]) -> list[Span]:

@@ -36,7 +36,7 @@ from residense.callbacks.report import Report, results_file
 from residense.checkpoints import AtomicIO, is_trained, moved
 from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
-from residense.messages import say
+from residense.messages import printable, say
 from residense.parser import Parser, locate
 from residense.run import claim, git_state, is_terminal, record_run, release, run_directory, surroundings
 from residense.signals import Stopped, stop_signals
@@ -402,7 +402,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, ValueError) and not _is_ours(error):
             raise
         message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"error: {locate(message, config_files(words))}", file=sys.stderr)
+        lines = f"error: {locate(message, config_files(words))}".split("\n")
+        print("\n".join(map(printable, lines)), file=sys.stderr)
         return 2
     return 0
 

@@ -1,12 +1,36 @@
 """What a run says besides its results: to standard error, once however many processes there are."""
 
+import json
+import re
 import sys
+from collections.abc import Iterable
 
 from lightning.pytorch.utilities import rank_zero_only
+
+# What JSON leaves as it is though a terminal obeys it: DEL, C1 controls, line separators, bidirectional controls.
+_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @rank_zero_only
 def say(*lines: str) -> None:
     """Print lines to standard error, on the first process only."""
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Text from a file on one line of a terminal: what cannot be printed, such as ESC or a line end, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names from a file for a message: the first few, shortened and printable."""
+    names = list(names)
+    shown = [printable(name if len(name) <= 40 else f"{name[:37]}...") for name in names[:most]]
+    return ", ".join([*shown, *["..."] * (len(names) > most)])
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON that can be shown on a terminal, and reads back as the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -138,7 +138,7 @@ def test_a_class_without_training_texts_is_said(tmp_path: Path, capsys: pytest.C
     rows(["a", "b"] * 20, tmp_path / "train.csv")
     rows(["a", "b", "A"] * 5, tmp_path / "test.csv")
     module(tmp_path)
-    assert "no training text has the class A" in capsys.readouterr().err
+    assert "warning: test has labels that train lacks, which cannot be learned: A (5)" in capsys.readouterr().err
 
 
 def test_folds_of_a_corpus_with_splits_are_refused(tmp_path: Path) -> None:

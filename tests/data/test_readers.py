@@ -2,16 +2,23 @@
 
 import gzip
 import json
+import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from residense.data.jsonl import read_jsonl
 from residense.data.readers import CorpusError, Reading, find_splits, read, read_dataset
 from residense.data.schemes import Span, detect, improper, spans
+from residense.data.sentences import Faults
+from residense.data.tokenize import tokenize
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ODDITIES = SHARED / "format-oddities"
@@ -476,6 +483,96 @@ def test_json_lines_are_repaired(write: Write, record: object, expected: list[Sp
     reading = read(write("a.jsonl", jsonl(record)), repair=True)
     assert spans(reading.sentences[0].tags) == expected
     assert reading.repairs == {repairs: 1}
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "note"),
+    [("\t", " ", "96 lines have spaces instead of TABs"), (" ", "\t", "96 lines have TABs instead of spaces")],
+)
+@pytest.mark.parametrize("columns", [2, 4])
+def test_separators_that_differ_from_line_to_line_lose_no_label(
+    write: Write, usual: str, other: str, note: str, columns: int
+) -> None:
+    rows = [["Bob", *["x"] * (columns - 2), "B-PER"], ["ran", *["x"] * (columns - 2), "O"]] * 240
+    lines = [(other if i % 5 == 4 else usual).join(row) for i, row in enumerate(rows)]
+    reading = read(write("a.conll", "\n".join(lines) + "\n"))
+    (sentence,) = reading.sentences
+    assert (sentence.tokens, sentence.tags) == ([row[0] for row in rows], [row[-1] for row in rows])
+    assert any(note in line for line in reading.notes) and not reading.repairs
+
+
+@pytest.mark.parametrize(
+    ("usual", "wrong"),
+    [("dog\tx\tNOUN\n", "dog x\tNOUN"), ("dog\tNOUN\n", "New York NOUN"), ("dog\tx\tNOUN\n", "dog NOUN")],
+)
+def test_a_label_is_not_repaired_away(write: Write, usual: str, wrong: str) -> None:
+    path = write("a.conll", usual * 5 + wrong + "\n")
+    for repair in (False, True):
+        with pytest.raises(CorpusError, match=r"a\.conll:6: expected \d columns .*; correct the line$"):
+            read(path, tag_column=-1, repair=repair)
+
+
+def test_a_token_with_spaces_between_tabs_stays_whole(write: Write) -> None:
+    reading = read(write("a.conll", "a\tO\nNew York\tB-LOC\n"))
+    assert reading.sentences[0].tokens == ["a", "New York"]
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "message"),
+    [
+        ("a x O\nb x B-X\n", "c O\n", ":1: expected 3 columns (space-separated), found 2"),
+        ("a O\nb B-X\n", "c x O\n", ":1: expected 2 columns (space-separated), found 3"),
+        ("a\tx\tO\n", "c d\tO\n", ":1: expected 3 columns (TAB-separated), found 2"),
+        ("中0 O\n国1 O\n" * 9, "中 O\n", ":1: token that is no character and its place in a word"),
+    ],
+)
+def test_a_split_that_is_not_written_like_another_is_refused(write: Write, train: str, dev: str, message: str) -> None:
+    first = read(write("train.conll", train))
+    with pytest.raises(CorpusError, match=re.escape(f"dev.conll{message}")):
+        read(write("dev.conll", dev), like=first)
+
+
+def test_the_columns_of_train_are_those_of_all_splits(write: Write) -> None:
+    first = read(write("train.conll", "a NN O B-X\nb NN O O\n"), tag_column=3)
+    second = read(write("test.conll", "a O NN B-X\n"), like=first)  # the second column looks like tags as well
+    assert second.tag_column == 3
+    places = read(write("train.conll", "中0 O\n国1 O\n"))
+    assert read(write("test.conll", "中0 O\n国0 O\n"), like=places).sentences[0].tokens == ["中", "国"]
+    words = read(write("train.conll", "a O\nb O\n"))
+    assert read(write("test.conll", "x0 O\ny1 O\n"), like=words).sentences[0].tokens == ["x0", "y1"]
+
+
+def overlapping(span: Span, other: Span) -> bool:
+    return span.start < other.end and other.start < span.end
+
+
+@given(st.text("ab .", min_size=1, max_size=30), st.data())
+def test_spans_are_those_that_comparing_each_with_each_gives(text: str, data: st.DataObject) -> None:
+    places = tokenize(text, "word")
+    bounds = st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text))).filter(lambda pair: pair[0] < pair[1])
+    drawn = data.draw(st.lists(bounds, max_size=8))
+    expected: list[Span] = []
+    inside = [[i for i, (left, right) in enumerate(places) if left < end and right > start] for start, end in drawn]
+    assume(text.strip() and all(inside))
+    for tokens in sorted(inside, key=lambda tokens: (-len(tokens), tokens)):
+        span = Span(tokens[0], tokens[-1] + 1, "X")
+        if not any(overlapping(span, other) for other in expected):
+            expected.append(span)
+    line = json.dumps({"text": text, "spans": [[*pair, "X"] for pair in drawn]})
+    reading = read_jsonl(Faults(Path("a.jsonl"), True), [line], True)
+    assert spans(reading.sentences[0].tags) == sorted(expected)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_many_spans_in_one_line_take_linear_time(repair: bool) -> None:
+    count = 30_000
+    found = [[3 * i, 3 * i + 2, "X"] for i in range(count)]
+    found += [[0, 3 * count - 1, "Y"], *([3 * i, 3 * count - 2, "Z"] for i in range(0, count, 100))] * repair
+    line = json.dumps({"text": "ab " * count, "spans": found})
+    begin = time.perf_counter()
+    tags = read_jsonl(Faults(Path("a.jsonl"), repair), [line], True).sentences[0].tags
+    assert time.perf_counter() - begin < 5
+    assert tags == (["B-Y"] + ["I-Y"] * (count - 1) if repair else ["B-X"] * count)
 
 
 def parquet(path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[Any]]) -> Path:

@@ -152,3 +152,20 @@ def test_the_embedded_corpus_needs_no_file(language: str) -> None:
     data.setup("fit")
     assert [c.num_documents for c in data.splits.values()] == [240, 30, 30]
     assert data.vocabulary is not None and data.vocabulary.unit == {"en": "word", "zh": "char"}[language]
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "shown"),
+    [
+        (["a/B-X b/I-X", "c/O"], ["a/B-Y b/I-Y c/B-X", "d/B-Z"], "Y (2), Z (1)"),
+        (["a/NOUN b/VERB"], ["a/NOUN b/ADV", "b/ADV"], "ADV (2)"),
+    ],
+)
+def test_labels_that_train_lacks_are_warned_of(
+    tmp_path: Path, train: list[str], dev: list[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "train.conll", train)
+    write(tmp_path / "dev.conll", dev)
+    TaggingDataModule(path=str(tmp_path)).setup("fit")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warnings == [f"warning: validation has labels that train lacks, which cannot be learned: {shown}"]

@@ -15,8 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from residense.data.classification import ClassificationDataModule
 from residense.data.sentences import CorpusError
-from residense.data.texts import Texts, find_texts, read_class_folder, read_text_dataset, read_texts
+from residense.data.texts import (
+    Texts,
+    find_texts,
+    read_class_folder,
+    read_splits,
+    read_text_dataset,
+    read_texts,
+)
+from residense.data.texts_layout import Rules
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ODDITIES = SHARED / "format-oddities"
@@ -141,7 +150,8 @@ def test_a_quote_that_is_not_closed_is_an_error_in_csv(write: Write, rows: str, 
 
 def test_the_notes_say_what_was_inferred(write: Write) -> None:
     path = write("train.csv", "\ufefftext,category\r\na b,x\r\n\r\n a c ,x\r\na d, y ")
-    assert read_texts(path) == Texts(
+    read = read_texts(path)
+    assert read == Texts(
         path,
         ["a b", " a c ", "a d"],
         [("x",), ("x",), ("y",)],
@@ -151,6 +161,7 @@ def test_the_notes_say_what_was_inferred(write: Write) -> None:
             "(of 2), 3 texts, 2 labels: x, y"
         ],
         {},
+        Rules("csv", ",", None, True, 2, "text", "category"),
     )
 
 
@@ -215,7 +226,7 @@ def test_columns_may_be_chosen(write: Write) -> None:
         ("a.txt", "\n\n", ": no text in this file"),
         ("a.jsonl", "", ": no text in this file"),
         ("a.csv", "text,label\na b,x\na c\n", r":3: expected 2 cells \(comma-separated\), found 1, read \['a c'\]"),
-        ("a.tsv", "text\tlabel\na b\tx\na\tb\tx\n", r":3: expected 2 cells \(TAB-separated\), found 3"),
+        ("a.tsv", "text\tlabel\na b\tx\na\tb\tx\n", r":3: expected 2 cells .* found 3"),
         ("a.csv", "text,label\na b,x\n , x\n", ":3: empty text"),
         ("a.tsv", "text\tlabel\na b\tx\n\t\n", ":3: empty text"),
         ("a.csv", "text,label\na b,x\na c, \n", ":3: empty label"),
@@ -401,6 +412,61 @@ def test_faults_in_class_folders_name_the_file(write: Write, tmp_path: Path) -> 
     assert texts.repairs == {"undecodable bytes read as U+FFFD": 1, "rows with an empty text dropped": 1}
     with pytest.raises(CorpusError, match=rf"{empty.name}:1: empty text"):
         read_class_folder(tmp_path, encoding="latin-1")
+
+
+def read_corpus(folder: Path) -> dict[str, Texts]:
+    return read_splits(folder, None, None, None, "utf-8", False, None)
+
+
+QUOTED = '"so it goes"\tx\n"on and on"\ty\n'  # well-formed, and text as well
+
+
+@pytest.mark.parametrize(("train", "texts"), [('a "b\tx\n"c d\ty\n', '"so it goes"'), (QUOTED, "so it goes")])
+@pytest.mark.parametrize("kind", ["tsv", "txt"])
+def test_quotes_mean_the_same_in_all_splits(write: Write, train: str, texts: str, kind: str) -> None:
+    folder = write(f"train.{kind}", train * 3).parent
+    write(f"test.{kind}", QUOTED)
+    write(f"dev.{kind}", "no quotes\tx\nat all\ty\n")
+    read = read_corpus(folder)
+    assert read["validation"].texts == ["no quotes", "at all"]
+    assert read["test"].texts[0] == texts
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("text\tlabel\na b\tx\nc d\ty\n", "a b\tx\nc d\ty\n", r"test\.tsv:1: no column 'text' in the header"),
+        ("a b\tx\nc d\ty\n", "text\tlabel\na b\tx\n", r"test\.tsv:1: a header, which another split lacks"),
+        ("a b\tx\nc d\ty\n", "1\ta b\tx\n2\tc d\ty\n", r"test\.tsv:1: expected 2 cells .* found 3"),
+        ('"a b"\tx\n"c, d"\ty\n', '"a b"\tx\n"c d\ty\n', r"test\.tsv:2: quotes that are not closed"),
+        ("a b\tx\nc d\ty\n", "a b,x\nc d,y\n", r"test\.tsv:1: expected 2 cells"),
+    ],
+)
+def test_a_split_that_does_not_fit_the_first_is_refused(write: Write, train: str, test: str, message: str) -> None:
+    folder = write("train.tsv", train).parent
+    write("test.tsv", test)
+    with pytest.raises(CorpusError, match=message):
+        read_corpus(folder)
+
+
+def test_columns_are_those_of_the_first_split_by_name(write: Write) -> None:
+    folder = write("train.csv", "text,label\na b,x\nc d e f,y\n").parent
+    write("test.csv", "label,id,text\nx,1,a b\ny,2,c d\n")
+    read = read_corpus(folder)["test"]
+    assert (read.texts, read.labels) == (["a b", "c d"], [("x",), ("y",)])
+
+
+def test_labels_that_hardly_repeat_are_refused_before_anything_is_made_of_them(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (f"some text number {i},{i % 8000}\n" for i in range(16_000))
+    folder = write("train.csv", "text,identifier\n" + "".join(rows)).parent
+    monkeypatch.setattr("residense.data.corpus.class_targets", pytest.fail)
+    data = ClassificationDataModule(str(folder), label_column="identifier")
+    with pytest.raises(CorpusError) as error:
+        data.load()
+    expected = "8,000 different labels in column identifier for 16,000 texts, too many to be classes"
+    assert str(error.value) == f"{folder}/train.csv: {expected}; choose another column with `--data.label_column`"
 
 
 def test_parquet_takes_the_names_of_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Collects what a task predicts from all processes and writes it as JSON lines, in the order of the input."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense.data.batches import Batch
 from residense.data.cache import write_atomically
+from residense.messages import to_json
 
 
 class Predictions(L.Callback):
@@ -50,7 +50,7 @@ class Predictions(L.Callback):
         if stage == "test":
             pl_module.results["test"]["compared"] = pl_module.compare(parts, data)  # type: ignore[index, operator]
         records = pl_module.records(parts, data, stage)  # type: ignore[operator]
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = "".join(to_json(record) + "\n" for record in records)
         if self.path is not None:
             write_atomically(self.path, lines.encode("utf-8", "surrogatepass"))
         elif stage == "predict":

@@ -83,7 +83,7 @@ class Bar(_Counting, RichProgressBar):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if self.progress is not None:
-            self.progress.console.print(self.summary(trainer, pl_module), highlight=False)
+            self.progress.console.print(self.summary(trainer, pl_module), highlight=False, markup=False)
 
 
 class Lines(_Counting):

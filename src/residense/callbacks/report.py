@@ -1,7 +1,6 @@
 """The last thing a run says: scores by type, what they are held against, where everything is, what to type next."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from residense.data.cache import write_atomically
-from residense.messages import say
+from residense.messages import printable, say, to_json
 from residense.signals import Stopped, signal_name
 
 MOST_DRAWN = 150  # classes of a confusion matrix that is drawn: more would be no picture
@@ -64,7 +64,7 @@ class Report(L.Callback):
         if self.run_dir is not None:
             if len(results.get("rows", ())) in range(1, MOST_DRAWN):
                 write_atomically(self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results))
-            content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+            content = to_json(results, indent=1) + "\n"
             write_atomically(results_file(self.run_dir, stage), content.encode())  # last: a test that has it is whole
 
 
@@ -80,7 +80,7 @@ def print_scores(results: dict[str, Any], said: dict[str, str]) -> None:
     for name in ("precision", "recall", "F1", "count"):
         table.add_column(name, justify="right")
     for kind, row in results["types"].items():
-        table.add_row(kind, *_cells(row))
+        table.add_row(Text(printable(kind)), *_cells(row))  # as Text: a label is no markup
     table.add_section()
     if "f1" in results:
         table.add_row("all (micro)", *_cells(results), style="bold")
@@ -101,8 +101,9 @@ def draw_confusion(results: dict[str, Any]) -> bytes:
     figure = Figure((size, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(counts / counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(counts[0])), results["columns"], rotation=90)
-    axes.set_yticks(range(len(counts)), results["rows"])
+    columns, rows = (list(map(printable, results[side])) for side in ("columns", "rows"))
+    axes.set_xticks(range(len(counts[0])), columns, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(counts)), rows, parse_math=False)
     axes.set(xlabel="predicted", ylabel="gold")
     for (row, column), count in np.ndenumerate(counts):
         if count:

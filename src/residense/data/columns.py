@@ -19,15 +19,31 @@ _SCHEME_TAG = re.compile(r"O|[BIESLUM]-.+")
 _SEGMENTED = re.compile(r"(.)\ufffd?([0-9]{1,4})", re.DOTALL)
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
+    """How a column file is read.
+
+    Args:
+        separator: "TAB" or "space".
+        width: Number of columns.
+        token: Column of the tokens.
+        tag: Column of the tags, None if unlabelled.
+        places: Whether each token is a character and its place in a word, which is dropped.
+    """
+
     separator: str
     width: int
     token: int
-    tag: int | None  # None if unlabelled
+    tag: int | None
+    places: bool = False
 
 
 def read_columns(
-    faults: Faults, lines: Sequence[str], token_column: Column, tag_column: Column, labelled: bool
+    faults: Faults,
+    lines: Sequence[str],
+    token_column: Column,
+    tag_column: Column,
+    labelled: bool,
+    like: Layout | None = None,
 ) -> Reading:
     """Return the sentences of a column file.
 
@@ -38,25 +54,31 @@ def read_columns(
             line; None to infer it.
         tag_column: The same for the tags.
         labelled: Whether there must be tags; they are not read otherwise.
+        like: How another split of the corpus was read; this one is read alike.
     """
     path = faults.path
     notes: list[str] = []
-    table = read_table(path, lines, notes)
-    layout = _layout(path, table, token_column, tag_column, labelled)
+    table = read_table(path, lines, notes, like and like.separator, like and like.width)
+    layout = _layout(path, table, token_column, tag_column, labelled, like)
     notes.insert(0, _describe(layout))
     sentences = [_sentence(faults, block, layout) for block in table.blocks if block]
     _refuse_texts(path, sentences)
-    sentences = _without_places(sentences, notes)
+    if layout.places or (like is None and _have_places(sentences)):
+        layout = layout._replace(places=True)
+        notes.append("each token is a character and its place in a word, the place is dropped")
+        sentences = [_without_places(path, sentence) for sentence in sentences]
     notes = [f"{path.name}: {note}" for note in notes]
     kind = f"columns: {layout.separator}"
-    return Reading(path, sentences, kind, layout.token, layout.tag, faults.repairs, notes)
+    return Reading(path, sentences, kind, layout.token, layout.tag, faults.repairs, notes, layout)
 
 
-def _layout(path: Path, table: Table, token: Column, tag: Column, labelled: bool) -> _Layout:
+def _layout(path: Path, table: Table, token: Column, tag: Column, labelled: bool, like: Layout | None) -> Layout:
     """Return what is where; takes a header line off the table if a column is chosen by name."""
     if isinstance(token, str) or isinstance(tag, str):
         header = table.blocks[0].pop(0)
         token, tag = _named(path, token, header), _named(path, tag, header)
+    elif like is not None:
+        return like
     rows = [row for block in table.blocks for row in block if len(row.cells) == table.width]
     if not rows:
         raise no_sentence(path)
@@ -67,7 +89,7 @@ def _layout(path: Path, table: Table, token: Column, tag: Column, labelled: bool
         tag_at = None
     elif tag_at is None:
         tag_at = _tag_position(path, rows, table.width, token_at)
-    return _Layout(table.separator, table.width, token_at, tag_at)
+    return Layout(table.separator, table.width, token_at, tag_at, like is not None and like.places)
 
 
 def _named(path: Path, column: Column, header: Row) -> Column:
@@ -109,13 +131,13 @@ def _holds_tags(rows: list[Row], column: int) -> bool:
     return bool(cells) and all(map(_SCHEME_TAG.fullmatch, cells))
 
 
-def _sentence(faults: Faults, block: list[Row], layout: _Layout) -> Sentence:
+def _sentence(faults: Faults, block: list[Row], layout: Layout) -> Sentence:
     entries = [_entry(faults, row, layout) for row in block]
     tags = [] if layout.tag is None else [tag for _, tag in entries]
     return Sentence([token for token, _ in entries], tags, block[0].line)
 
 
-def _entry(faults: Faults, row: Row, layout: _Layout) -> tuple[str, str]:
+def _entry(faults: Faults, row: Row, layout: Layout) -> tuple[str, str]:
     """Return token and tag of a row; the tag is "O" if unlabelled."""
     line, text, cells = row
     if len(cells) != layout.width:
@@ -134,16 +156,16 @@ def _entry(faults: Faults, row: Row, layout: _Layout) -> tuple[str, str]:
     return token, tag
 
 
-def _refit(cells: list[str], layout: _Layout) -> tuple[list[str] | None, str]:
+def _refit(cells: list[str], layout: Layout) -> tuple[list[str] | None, str]:
     """Return cells that fit the layout, None if that would be a guess, and what was done."""
-    separator, width, token, tag = layout
+    separator, width, token, tag, _ = layout
     missing = width - len(cells)
     tag_last = tag == width - 1 and token < len(cells) - 1 and _SCHEME_TAG.fullmatch(cells[-1])
     if missing < 0 and not any(cells[width:]):
         return cells[:width], "empty columns at the end dropped"
     if missing > 0 and tag_last:
         return [*cells[:-1], *[""] * missing, cells[-1]], "missing columns before the tag left empty"
-    if missing > 0 and tag is not None and token < len(cells) <= tag:
+    if missing > 0 and tag is not None and token == 0 and len(cells) == 1 and not re.search("[ \t]", cells[0]):
         return cells + ["O"] * missing, "missing tag read as O"
     if missing < 0 and tag_last and width == 2 and separator == "space":
         return [" ".join(cells[:-1]), cells[-1]], "token with spaces kept whole"
@@ -159,8 +181,8 @@ def _refuse_texts(path: Path, sentences: list[Sentence]) -> None:
         raise CorpusError(path, first.line, "texts instead of tokens", first.tokens[0], fix)
 
 
-def _without_places(sentences: list[Sentence], notes: list[str]) -> list[Sentence]:
-    """Keep the character of each token where all are a character and its place in a word, as in Weibo NER.
+def _have_places(sentences: list[Sentence]) -> bool:
+    """Whether each token is a character and its place in a word, as in Weibo NER.
 
     Places count up from 0 in each word. One in a hundred need not, as the corpus itself has such a slip.
     """
@@ -170,16 +192,21 @@ def _without_places(sentences: list[Sentence], notes: list[str]) -> list[Sentenc
         for token in sentence.tokens:
             match = _SEGMENTED.fullmatch(token)
             if match is None:
-                return sentences
+                return False
             place = int(match[2])
             slips += place not in (0, previous + 1)
             total, highest, previous = total + 1, max(highest, place), place
-    if highest == 0 or 100 * slips > total:
-        return sentences
-    notes.append("each token is a character and its place in a word, the place is dropped")
-    return [sentence._replace(tokens=[token[0] for token in sentence.tokens]) for sentence in sentences]
+    return highest > 0 and 100 * slips <= total
 
 
-def _describe(layout: _Layout) -> str:
+def _without_places(path: Path, sentence: Sentence) -> Sentence:
+    for line, token in enumerate(sentence.tokens, sentence.line):
+        if not _SEGMENTED.fullmatch(token):
+            fix = "write the token as in the other splits of this corpus"
+            raise CorpusError(path, line, "token that is no character and its place in a word", token, fix)
+    return sentence._replace(tokens=[token[0] for token in sentence.tokens])
+
+
+def _describe(layout: Layout) -> str:
     tags = "tags not read" if layout.tag is None else f"tags in column {layout.tag}"
     return f"{layout.separator}-separated, tokens in column {layout.token}, {tags} (of {layout.width})"

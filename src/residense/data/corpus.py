@@ -6,6 +6,7 @@ Shapes: N tokens, S sentences, T texts of the source, C classes.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from residense.data.cache import Arrays, pack_strings, unpack_strings
-from residense.data.schemes import Span, convert, spans
+from residense.data.schemes import Span, convert, spans, split_tag
 from residense.predictions import Text
 
 NUMBERS = ("tokens", "tags", "offsets", "document", "places", "targets")
@@ -154,6 +155,14 @@ class Corpus:
     def _bounds(self) -> np.ndarray:
         first = np.searchsorted(self.document, np.arange(self.num_documents + 1))
         return self.offsets[first]
+
+    def label_counts(self, scheme: str) -> dict[str, int]:
+        """Texts of each class, and tokens of each type of entity, or of each tag where there is no scheme; if any."""
+        counts = Counter(dict(zip(self.classes, self.targets.sum(0).tolist(), strict=True)))
+        tokens = np.bincount(self.tags, minlength=len(self.labels)).tolist()
+        for label, count in zip(self.labels, tokens, strict=False):  # without labels, all tags are zero
+            counts[label if scheme == "none" else split_tag(label)[1]] += count
+        return {label: count for label, count in counts.items() if label and count}
 
     def arrays(self) -> Arrays:
         """Everything as arrays, to be stored."""

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from residense.data.cache import folder
+from residense.data.files import largest
 from residense.data.sentences import CorpusError
 
+_ROW = 8  # bytes that a row, or a value, takes at least once it is read
 _SPLITS = {"train": "train", "validation": "validation", "dev": "validation", "test": "test"}
 
 
@@ -25,12 +26,12 @@ def load_splits(name_or_path: str) -> dict[str, Any]:
         import datasets
 
         if path.suffix.lower() == ".parquet":
-            cache = str(folder() / "datasets")
-            splits: dict[Any, Any] = {"train": datasets.Dataset.from_parquet(name_or_path, cache_dir=cache)}
-        else:
-            splits = dict(datasets.load_dataset(name_or_path))
+            return {"train": _read_parquet(path)}
+        splits: dict[Any, Any] = dict(datasets.load_dataset(name_or_path))
     except ImportError as error:
         raise CorpusError(path, None, f"{error}", fix="pip install datasets") from None
+    except CorpusError:
+        raise
     except Exception as error:  # the hub, its cache and pyarrow raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         fix = "check the name, the network and `--data.path`"
@@ -38,6 +39,61 @@ def load_splits(name_or_path: str) -> dict[str, Any]:
     if not splits.keys() & _SPLITS.keys():
         raise CorpusError(path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set")
     return {_SPLITS[split]: data for split, data in splits.items() if split in _SPLITS}
+
+
+def is_plain(feature: Any) -> bool:
+    """Whether a feature holds strings or numbers, or lists of them."""
+    inner = getattr(feature, "feature", feature)
+    return str(getattr(inner, "dtype", "")).startswith(("string", "large_string", "int", "uint", "float", "bool"))
+
+
+def _read_parquet(path: Path) -> Any:
+    """The plain columns of a Parquet file as a data set in memory, within bounds that follow from the size of the file.
+
+    A page may be compressed or a number repeated to any size, which the metadata says; and a long string may be
+    repeated by its place in a dictionary, so dictionaries are kept until it is known how much they stand for.
+    """
+    import datasets
+    import pyarrow
+    from pyarrow import parquet
+
+    left = 4 * largest(path.stat().st_size)  # tags are numbers of eight bytes that pack to a few bits
+    with parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+        _refuse_bomb(path, left - sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks))
+        found = datasets.Features.from_arrow_schema(file.schema_arrow)
+        columns = [file.schema.column(i) for i in range(len(file.schema))]
+    features = datasets.Features({name: feature for name, feature in found.items() if is_plain(feature)})
+    strings = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    batches = []
+    with parquet.ParquetFile(path, read_dictionary=strings) as file:
+        for batch in file.iter_batches(columns=list(features)):
+            left -= _ROW * batch.num_rows + sum(map(_decoded_size, batch.columns))
+            _refuse_bomb(path, left)
+            batches.append(batch)
+        table = pyarrow.Table.from_batches(batches, file.schema_arrow if not batches else batches[0].schema)
+    table = table.select(list(features)).cast(features.arrow_schema)
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
+
+
+def _refuse_bomb(path: Path, left: int) -> None:
+    if left < 0:
+        wrong = "unpacks to far more than text does"
+        raise CorpusError(path, None, wrong, fix="convert it to JSON lines, if it is meant to")
+
+
+def _decoded_size(values: Any) -> int:
+    """Bytes of an array once its dictionary, if it has one, is written out."""
+    from pyarrow import compute, types
+
+    size = values.nbytes
+    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    if types.is_dictionary(values.type):
+        lengths = compute.binary_length(values.dictionary).take(values.indices)
+        size += compute.sum(lengths).as_py() or 0
+    return size
 
 
 def column(path: Path, data: Any, name: str) -> list[Any]:

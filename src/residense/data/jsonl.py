@@ -1,6 +1,7 @@
 """JSON lines: a sentence on each line, either as tokens and tags or as a text and character spans."""
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -94,15 +95,21 @@ def _from_text(faults: Faults, number: int, record: dict[str, Any], labelled: bo
 def _align(faults: Faults, number: int, span: Any, text: str, offsets: list[tuple[int, int]]) -> Span:
     """Return a span of characters as a span of tokens."""
     start, end, type_ = _characters(faults, number, span, text)
-    inside = [index for index, (left, right) in enumerate(offsets) if left < end and right > start]
-    if not inside:
+    first = bisect_right(offsets, start, key=lambda place: place[1])
+    behind = bisect_left(offsets, end, key=lambda place: place[0])
+    if first == behind:
         raise CorpusError(faults.path, number, "span of nothing but spaces", span, "remove it")
-    aligned = Span(inside[0], inside[-1] + 1, type_)
-    if offsets[inside[0]][0] < start or offsets[inside[-1]][1] > end:
-        wrong = f"span {text[start:end]!r} begins or ends inside a token"
-        fix = f"make it {text[offsets[inside[0]][0] : offsets[inside[-1]][1]]!r}"
+    aligned = Span(first, behind, type_)
+    left, right = offsets[first][0], offsets[behind - 1][1]
+    if left < start or right > end:
+        wrong = f"span {_shown(text, start, end)} begins or ends inside a token"
+        fix = f"make it {_shown(text, left, right)}"
         return faults.settle(number, wrong, span, fix, aligned, "span widened to whole tokens")
     return aligned
+
+
+def _shown(text: str, start: int, end: int) -> str:
+    return repr(text[start:end] if end - start <= 60 else f"{text[start : start + 57]}...")
 
 
 def _characters(faults: Faults, number: int, span: Any, text: str) -> tuple[int, int, str]:
@@ -119,10 +126,12 @@ def _characters(faults: Faults, number: int, span: Any, text: str) -> tuple[int,
 def _disjoint(faults: Faults, number: int, aligned: list[Span]) -> list[Span]:
     """Return the spans without overlaps; the longer one stays, or the first of two equally long ones."""
     kept: list[Span] = []
+    owner: dict[int, Span] = {}
     for span in sorted(aligned, key=lambda span: (span.start - span.end, span.start)):
-        rival = next((other for other in kept if other.start < span.end and span.start < other.end), None)
+        rival = owner.get(span.start) or owner.get(span.end - 1)  # a longer span covers one end of a shorter one
         if rival is None:
             kept.append(span)
+            owner.update(dict.fromkeys(range(span.start, span.end), span))
         else:
             how = "of overlapping spans the longer kept"
             faults.settle(number, "overlapping spans", [rival, span], "keep one of them", rival, how)

@@ -1,6 +1,8 @@
 """What all data modules share: splits, vocabulary, vectors, and batches that a run can go on in the middle of."""
 
+import hashlib
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from residense.data.corpus import Corpus
 from residense.data.source import Loaded, complete
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import SPECIAL, Vocabulary
-from residense.messages import say
+from residense.messages import listed, say
 
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}  # splits of each stage
 
@@ -116,9 +118,7 @@ class TextDataModule(L.LightningDataModule):
             if self.vectors:
                 loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
             self.vocabulary = built if self.known is None else built.with_words_of(self.known)
-            untrained = [c for c, n in zip(built.classes, built.class_counts, strict=True) if not n]
-            if untrained:
-                loaded.notes.append(f"no training text has the class {', '.join(untrained[:10])}")
+            loaded.notes.extend(_untrained(self.splits, loaded.scheme))
         say(*loaded.notes, *(f"{name}: {self.summarise(corpus)}" for name, corpus in self.splits.items()))
 
     # -- batches ----------------------------------------------------------------------------------------------------
@@ -137,22 +137,34 @@ class TextDataModule(L.LightningDataModule):
         assert self._train_loader is not None
         self._train_loader.end_epoch()
 
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Hash of what each split holds, and of the file of word vectors; paths do not matter. Needs `setup`."""
+        hashes = {name: corpus.fingerprint for name, corpus in self.splits.items()}
+        if self.vectors:
+            with open(self.vectors, "rb") as stream:
+                hashes["vectors"] = hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+        return hashes
+
     def state_dict(self) -> dict[str, Any]:
-        """Which batches of which epoch were trained on, and of what."""
+        """Which batches of which epoch were trained on, and the fingerprint of the data."""
         if self._train_loader is None:
             return {}
-        return {**self._train_loader.state(), "corpus": self.splits["train"].fingerprint}
+        return {**self._train_loader.state(), "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on behind them.
 
         Raises:
-            ValueError: the corpus is another one by now.
+            ValueError: the data has changed since the run began.
         """
-        if self._stage() == "fit" and state_dict.get("corpus") not in (None, self.splits["train"].fingerprint):
+        before = state_dict.get("fingerprint", {})
+        if self._stage() == "fit" and before and before != self.fingerprint:
+            now = self.fingerprint
+            changed = ", ".join(name for name in {**before, **now} if before.get(name) != now.get(name))
             raise ValueError(
-                f"{self.path or 'the embedded corpus'}: not the texts that this run began with: put these back, or "
-                "begin a new run with --init_from"
+                f"{self.path or 'the embedded corpus'}: {changed} data changed since this run began: restore it, or "
+                "start a new run with --init_from"
             )
         self._progress = state_dict
         if self._train_loader is not None:  # sharding makes it first
@@ -181,6 +193,16 @@ class TextDataModule(L.LightningDataModule):
 
     def _stage(self) -> str:
         return self.trainer.state.fn.value if self.trainer is not None and self.trainer.state.fn else "fit"
+
+
+def _untrained(splits: dict[str, Corpus], scheme: str) -> list[str]:
+    """A warning for each split with labels that train lacks, and how many texts or tokens have them."""
+    notes, known = [], splits["train"].label_counts(scheme)
+    for name, corpus in splits.items():
+        new = [f"{label} ({n:,})" for label, n in corpus.label_counts(scheme).items() if label not in known]
+        if new:
+            notes.append(f"warning: {name} has labels that train lacks, which cannot be learned: {listed(new)}")
+    return notes
 
 
 def _coverage(path: str, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:

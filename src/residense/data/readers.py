@@ -22,6 +22,7 @@ def read(
     encoding: str = "utf-8",
     repair: bool = False,
     labelled: bool = True,
+    like: Reading | None = None,
 ) -> Reading:
     """Return the sentences of one file, whose name says its format: .jsonl, .parquet, .conllu, or else columns.
 
@@ -33,8 +34,11 @@ def read(
         encoding: Encoding of the file.
         repair: Repair what is malformed, and count it, instead of raising.
         labelled: Whether there must be tags; they are not read otherwise.
+        like: Another split of the corpus; if its name has the same suffix, this one is read by the same rules.
     """
     name = path.name.lower()
+    if like is not None and _suffix(like.path) != _suffix(path):
+        like = None
     if name.endswith(".parquet"):
         return read_dataset(str(path), labelled)["train"]
     faults = Faults(path, repair)
@@ -43,9 +47,14 @@ def read(
         faults.repairs["undecodable bytes read as U+FFFD"] = replaced
     if name.removesuffix(".gz").endswith(".jsonl"):
         return read_jsonl(faults, lines, labelled)
-    if name.removesuffix(".gz").endswith(".conllu") or is_conllu(lines):
+    conllu = is_conllu(lines) if like is None else like.format == "CoNLL-U"
+    if conllu or _suffix(path) == ".conllu":
         return read_conllu(faults, lines, token_column, tag_column, labelled)
-    return read_columns(faults, lines, token_column, tag_column, labelled)
+    return read_columns(faults, lines, token_column, tag_column, labelled, like and like.layout)
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def read_dataset(name_or_path: str, labelled: bool = True) -> dict[str, Reading]:

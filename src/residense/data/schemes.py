@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from residense.messages import listed
+
 # Letters for begin, inside, end and single; the order breaks ties in `detect`.
 _LETTERS = {"IOB2": "BIIB", "IOB1": "BIII", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 _ALIASES = {"BIO": "IOB2"}
@@ -113,15 +115,15 @@ def detect(sentences: Iterable[Sequence[str]]) -> str:
         return "none"
     if plain := seen - prefixed:
         raise ValueError(
-            f"some tags have a prefix ({_some(prefixed)}) and some have none ({_some(plain)}); "
+            f"some tags have a prefix ({listed(sorted(prefixed), 5)}) and some have none ({listed(sorted(plain), 5)}); "
             "write every tag but O with a prefix, or none of them"
         )
     prefixes = {tag[0] for tag in seen}
     fitting = [scheme for scheme, letters in _LETTERS.items() if prefixes <= set(letters)]
     if not fitting:
         raise ValueError(
-            f"no tag scheme has all the prefixes {_some(prefixes)}, seen in the tags {_some(prefixed)}; "
-            f"known schemes: {', '.join(SCHEMES)}"
+            f"no tag scheme has all the prefixes {listed(sorted(prefixes), 5)}, seen in the tags "
+            f"{listed(sorted(prefixed), 5)}; known schemes: {', '.join(SCHEMES)}"
         )
     violations = {
         scheme: sum(count for pair, count in pairs.items() if not _legal(*pair, scheme)) for scheme in fitting
@@ -192,7 +194,3 @@ def _canonical(scheme: str) -> str:
     if scheme not in _LETTERS:
         raise ValueError(f"unknown tag scheme {scheme!r}; known: {', '.join((*SCHEMES, *_ALIASES))}")
     return scheme
-
-
-def _some(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)[:5])

@@ -4,7 +4,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from residense.messages import printable
+
+if TYPE_CHECKING:
+    from residense.data.columns import Layout
 
 _T = TypeVar("_T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -25,7 +30,7 @@ class CorpusError(ValueError):
         """
         place = str(path) if line is None else f"{path}:{line}"
         shown = "" if read is None else f", read {_shorten(repr(read))}"
-        super().__init__(f"{place}: {wrong}{shown}" + (f"; {fix}" if fix else ""))
+        super().__init__(printable(f"{place}: {wrong}{shown}" + (f"; {fix}" if fix else "")))
 
 
 class Sentence(NamedTuple):
@@ -58,6 +63,7 @@ class Reading:
         tag_column: Where the tags were; None if unlabelled.
         repairs: What was repaired, and how often.
         notes: One line for each thing inferred.
+        layout: Where things are in a column file.
     """
 
     path: Path
@@ -67,6 +73,7 @@ class Reading:
     tag_column: int | str | None = None
     repairs: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    layout: "Layout | None" = None
 
 
 @dataclass

@@ -9,7 +9,7 @@ from residense.data.schemes import spans
 from residense.data.sentences import CorpusError
 from residense.data.source import Loaded
 from residense.data.tagging import TaggingDataModule
-from residense.data.texts import find_texts, read_texts
+from residense.data.texts import Texts, read_splits
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
 
@@ -41,32 +41,30 @@ class SlotsDataModule(TaggingDataModule):
 
     def load(self) -> Loaded:
         loaded = super().load()
-        splits = {name: self._with_intents(name, corpus) for name, corpus in loaded.splits.items()}
+        if self.path is None:
+            intents = {name: _types_of_first(corpus) for name, corpus in loaded.splits.items()}
+        else:
+            intents = self._intents(Path(self.path), loaded.splits)
+        splits = {name: _with_classes(corpus, intents[name]) for name, corpus in loaded.splits.items()}
         return loaded._replace(splits=splits)
 
-    def _with_intents(self, split: str, corpus: Corpus) -> Corpus:
-        if self.path is None:
-            found = [spans(tags) for tags in corpus.document_tags()]
-            intents = [(min(here).type if here else "NOTHING",) for here in found]
-        else:
-            intents = self._intents(self.path, split, corpus)
-        classes, targets = class_targets(intents)
-        return replace(corpus, classes=classes, targets=targets)
-
-    def _intents(self, path: str, split: str, corpus: Corpus) -> list[tuple[str, ...]]:
-        files = find_texts(Path(path), self.intent_files)
-        if split not in files:
-            raise CorpusError(Path(path), None, f"slots but no intents for {split}", fix="check --data.intent_files")
+    def _intents(self, path: Path, splits: dict[str, Corpus]) -> dict[str, list[tuple[str, ...]]]:
         source = self.source
-        read = read_texts(files[split], None, None, source.encoding, source.repair, True, self.label_separator)
+        read = read_splits(path, self.intent_files, None, None, source.encoding, source.repair, self.label_separator)
+        for split in splits:
+            if split not in read:
+                raise CorpusError(path, None, f"slots but no intents for {split}", fix="check --data.intent_files")
+        return {split: self._of_the_same_sentences(read[split], corpus) for split, corpus in splits.items()}
+
+    def _of_the_same_sentences(self, read: Texts, corpus: Corpus) -> list[tuple[str, ...]]:
         sentences = corpus.document_tokens()
         for line, text, tokens in zip(read.lines, read.texts, sentences, strict=False):
             if text.split() != tokens:
                 wrong = f"not the sentence of the file with slots, {' '.join(tokens)!r}"
-                raise CorpusError(files[split], line, wrong, text, "both files hold the same sentences in one order")
+                raise CorpusError(read.path, line, wrong, text, "both files hold the same sentences in one order")
         if len(read.texts) != len(sentences):
             wrong = f"{len(read.texts)} intents for {len(sentences)} sentences with slots"
-            raise CorpusError(files[split], None, wrong, fix="both files hold the same sentences in one order")
+            raise CorpusError(read.path, None, wrong, fix="both files hold the same sentences in one order")
         return read.labels
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
@@ -75,3 +73,13 @@ class SlotsDataModule(TaggingDataModule):
 
     def summarise(self, corpus: Corpus) -> str:
         return f"{super().summarise(corpus)}, {len(corpus.classes)} intents"
+
+
+def _types_of_first(corpus: Corpus) -> list[tuple[str, ...]]:
+    found = [spans(tags) for tags in corpus.document_tags()]
+    return [(min(here).type if here else "NOTHING",) for here in found]
+
+
+def _with_classes(corpus: Corpus, labels: list[tuple[str, ...]]) -> Corpus:
+    classes, targets = class_targets(labels)
+    return replace(corpus, classes=classes, targets=targets)

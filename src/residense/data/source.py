@@ -15,6 +15,7 @@ from residense.data.files import find_splits, text_lines
 from residense.data.readers import CorpusError, Reading, read, read_dataset
 from residense.data.schemes import detect
 from residense.data.synthetic import Synthetic
+from residense.messages import listed
 from residense.predictions import Text
 
 HUB = "hf:"
@@ -66,6 +67,7 @@ class Source:
         return unpack(cached(key, lambda: self._read(scheme, max_length)))
 
     def _read(self, scheme: str, max_length: int) -> Arrays:
+        where = "the embedded corpus: the tag column"
         if self.path is None:
             splits, texts = {name: [*pairs] for name, pairs in self.synthetic.splits().items()}, {}
             notes = [f"{self.synthetic}: generated sentences with personal data, not a real corpus"]
@@ -74,7 +76,13 @@ class Source:
             notes = [note for reading in readings.values() for note in _notes(reading)]
             splits = {name: [(s.tokens, s.tags) for s in r.sentences] for name, r in readings.items()}
             texts = {name: _texts_of(reading) for name, reading in readings.items()}
+            first = next(iter(readings.values()))
+            where = f"{first.path}: column {first.tag_column}"
         found = detect(tags for pairs in splits.values() for _, tags in pairs)
+        if scheme == "none" and found != "none":
+            tags = sorted({tag for pairs in splits.values() for _, tags in pairs for tag in tags} - {"O"})
+            wrong = f"{where} holds {found} tags ({listed(tags, 3)}), not plain labels such as parts of speech"
+            raise ValueError(f"{wrong}; choose another with --data.tag_column, or another corpus with --data.path")
         scheme = "none" if found == "none" else scheme
         notes.append("tags are plain labels" if found == "none" else f"tags are {found}, trained as {scheme}")
         built = {name: Corpus.build(pairs, scheme, max_length, texts.get(name, ())) for name, pairs in splits.items()}
@@ -84,7 +92,10 @@ class Source:
         if path.startswith(HUB):
             return read_dataset(path.removeprefix(HUB))
         options = (self.token_column, self.tag_column, self.encoding, self.repair)
-        return {name: read(file, *options) for name, file in find_splits(Path(path), self.files).items()}
+        readings: dict[str, Reading] = {}
+        for name, file in find_splits(Path(path), self.files).items():
+            readings[name] = read(file, *options, like=next(iter(readings.values()), None))
+        return readings
 
     def texts(self, unit: str) -> Iterator[Text]:
         """Texts without tags: one a line of .txt or of standard input, or the sentences of a corpus file."""

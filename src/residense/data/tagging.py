@@ -14,7 +14,7 @@ from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
 from residense.predictions import Text
 
-Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU", "BMES"]
+Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU", "BMES", "none"]
 
 
 class TaggingDataModule(TextDataModule):
@@ -31,7 +31,8 @@ class TaggingDataModule(TextDataModule):
         tag_column: column of the tags, by index or by its name in the header; null finds it.
         encoding: of the files.
         repair: mend malformed input where that can be defended, and report how often.
-        scheme: tag scheme to train in; the files' own scheme is detected and converted.
+        scheme: tag scheme to train in; the files' own scheme is detected and converted. `none` requires plain labels,
+            such as parts of speech, and refuses tags of a scheme.
         split: shares of train, validation and test where there is one file only; null takes it whole.
         split_seed: of the splitting.
         vectors: text file of pretrained word vectors (GloVe, word2vec, fastText), plain, .gz or .zip.

@@ -10,10 +10,14 @@ from residense.data.files import by_split, find_class_splits, find_classes, find
 from residense.data.hub import load_splits
 from residense.data.sentences import CorpusError, Faults
 from residense.data.texts_examples import Example, examples_of, has_text, refuse_tokens, without_swallowed
-from residense.data.texts_layout import Layout, find_layout, no_text, shown
+from residense.data.texts_layout import Layout, Rules, find_layout, no_text
 from residense.data.texts_rows import Grid, data_set, json_lines, lines_of, table
+from residense.messages import listed
 
 _SUFFIXES = re.compile(r".+\.(?:(?P<kind>csv|tsv|txt|label|jsonl)(?:\.gz)?|(?P<parquet>parquet))", re.IGNORECASE)
+FEW_LABELS = 100  # may differ from text to text
+MOST_LABELS = 0.4  # of a text
+LARGEST_TABLE = 10**9  # bytes of a table of texts by labels
 
 
 class Texts(NamedTuple):
@@ -26,6 +30,7 @@ class Texts(NamedTuple):
         lines: 1-based line, or row of a data set or file of a class folder, where each begins.
         notes: One line for each thing inferred.
         repairs: What was repaired, and how often.
+        rules: How the other splits of the corpus are read; None for class folders.
     """
 
     path: Path
@@ -34,6 +39,7 @@ class Texts(NamedTuple):
     lines: list[int]
     notes: list[str]
     repairs: dict[str, int]
+    rules: Rules | None = None
 
 
 def find_texts(path: Path, pattern: str | None = None) -> dict[str, Path]:
@@ -70,6 +76,7 @@ def read_texts(
     repair: bool = False,
     labelled: bool = True,
     label_separator: str | None = None,
+    like: Rules | None = None,
 ) -> Texts:
     """Return the texts of one file, whose name says its format, or of a folder of class folders.
 
@@ -83,9 +90,10 @@ def read_texts(
         repair: Repair or drop what is malformed, and count it, instead of raising.
         labelled: Whether there must be labels; they are not read otherwise.
         label_separator: What separates the labels of a text that may have several or none.
+        like: How another split of the corpus was read; this one is read alike if its name has the same suffix.
 
     Raises:
-        CorpusError: Something is malformed or ambiguous.
+        CorpusError: Something is malformed or ambiguous, or does not fit the rules.
     """
     if path.is_dir():
         texts = read_class_folder(path, encoding, repair)
@@ -94,13 +102,47 @@ def read_texts(
     if match is None:
         fix = "rename it to .csv, .tsv, .txt, .label, .jsonl or .parquet, whichever it is"
         raise CorpusError(path, None, "suffix of no known format for texts", fix=fix)
-    faults = Faults(path, repair)
-    if match["kind"] is None:
+    faults, kind = Faults(path, repair), (match["kind"] or match["parquet"]).lower()
+    like = like if like is not None and like.kind == kind else None
+    if kind == "parquet":
         grid = data_set(path, load_splits(str(path))["train"])
     else:
         whole = not labelled and text_column is None and label_column is None
-        grid = _grid(path, match["kind"].lower(), _text(faults, path, encoding), whole)
-    return _collect(faults, grid, find_layout(path, grid, text_column, label_column, labelled), label_separator)
+        grid = _grid(path, kind, _text(faults, path, encoding), whole, like)
+    layout = find_layout(path, grid, text_column, label_column, labelled, like)
+    return _collect(faults, kind, grid, layout, label_separator, like)
+
+
+def read_splits(
+    path: Path,
+    pattern: str | None,
+    text_column: Column,
+    label_column: Column,
+    encoding: str,
+    repair: bool,
+    label_separator: str | None,
+) -> dict[str, Texts]:
+    """Return the texts of all splits of `find_texts`, read by the rules that are found in the first.
+
+    The arguments are those of `find_texts` and `read_texts`.
+    """
+    readings, like = {}, None
+    for name, file in find_texts(path, pattern).items():
+        readings[name] = read_texts(file, text_column, label_column, encoding, repair, True, label_separator, like)
+        like = readings[name].rules
+    _refuse_many_labels(readings)
+    return readings
+
+
+def _refuse_many_labels(readings: dict[str, Texts]) -> None:
+    """Raise where labels hardly repeat: another column was meant, and a table of texts by labels would be huge."""
+    labels = {label for reading in readings.values() for given in reading.labels for label in given}
+    texts = sum(len(reading.texts) for reading in readings.values())
+    if len(labels) > max(FEW_LABELS, MOST_LABELS * texts) or len(labels) * texts > LARGEST_TABLE:
+        first = next(iter(readings.values()))
+        column = f" in column {listed([str(first.rules.label)])}" if first.rules else ""
+        wrong = f"{len(labels):,} different labels{column} for {texts:,} texts, too many to be classes"
+        raise CorpusError(first.path, None, wrong, fix="choose another column with `--data.label_column`")
 
 
 def read_class_folder(path: Path, encoding: str = "utf-8", repair: bool = False) -> Texts:
@@ -152,11 +194,15 @@ def read_text_dataset(
         CorpusError: Something is malformed or ambiguous, or cannot be loaded.
     """
     path = Path(name_or_path)
-    read = {}
+    read: dict[str, Texts] = {}
+    like = None
     for split, data in load_splits(name_or_path).items():
         grid = data_set(path, data)
-        layout = find_layout(path, grid, text_column, label_column, labelled)
-        read[split] = _collect(Faults(path, repair), grid, layout, label_separator)
+        layout = find_layout(path, grid, text_column, label_column, labelled, like)
+        read[split] = _collect(Faults(path, repair), "", grid, layout, label_separator, like)
+        like = read[split].rules
+    if labelled:
+        _refuse_many_labels(read)
     return read
 
 
@@ -171,15 +217,18 @@ def _text(faults: Faults, path: Path, encoding: str) -> str:
     return text
 
 
-def _grid(path: Path, kind: str, text: str, whole: bool) -> Grid:
+def _grid(path: Path, kind: str, text: str, whole: bool, like: Rules | None) -> Grid:
+    separator, quotes = (like.separator, like.quotes) if like else ("", None)
     if kind == "jsonl":
         return json_lines(path, text)
     if kind in ("csv", "tsv"):
-        return table(path, text, "\t,;" if kind == "tsv" else ",\t;")
-    return lines_of(path, text, whole)
+        return table(path, text, separator or ("\t,;" if kind == "tsv" else ",\t;"), quotes)
+    return lines_of(path, text, whole, separator, quotes)
 
 
-def _collect(faults: Faults, grid: Grid, layout: Layout, label_separator: str | None) -> Texts:
+def _collect(
+    faults: Faults, kind: str, grid: Grid, layout: Layout, label_separator: str | None, like: Rules | None
+) -> Texts:
     examples = list(examples_of(faults, layout, label_separator))
     if grid.separator and layout.label is not None:
         examples = list(without_swallowed(faults, examples, grid.separator, layout.label > layout.text))
@@ -187,13 +236,16 @@ def _collect(faults: Faults, grid: Grid, layout: Layout, label_separator: str | 
         raise no_text(faults.path)
     if grid.separator in ("\t", " "):
         refuse_tokens(faults.path, examples)
-    return _texts(faults.path, examples, f"{layout.kind}, {layout.note}", faults.repairs)
+    quotes = grid.quotes if like is None or like.quotes is None else like.quotes
+    columns = (layout.width, layout.name(layout.text), layout.name(layout.label))
+    rules = Rules(kind, grid.separator, quotes, bool(layout.header), *columns)
+    texts = _texts(faults.path, examples, f"{layout.kind}, {layout.note}", faults.repairs)
+    return texts._replace(rules=rules)
 
 
 def _texts(path: Path, examples: list[Example], note: str, repairs: Counter[str]) -> Texts:
     labels = sorted({label for example in examples for label in example.labels})
-    names = ", ".join([*map(shown, labels[:10]), *["..."] * (len(labels) > 10)])
-    found = f", {len(labels)} labels: {names}" if labels else ""
+    found = f", {len(labels)} labels: {listed(labels)}" if labels else ""
     notes = [f"{path.name}: {note}, {len(examples)} texts{found}"]
     texts, labels, lines = (list(column) for column in zip(*examples, strict=True))
     return Texts(path, texts, labels, lines, notes, dict(repairs))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from residense.data.columns import Column
 from residense.data.sentences import CorpusError
 from residense.data.texts_rows import Grid, Row
+from residense.messages import listed
 
 _TEXTS = re.compile("texts?|sentences?|content|review|utterance|question|query|document|comment|tweet|body")
 _LABELS = re.compile("labels?|category|class|intent|sentiment|target|topic|polarity")
@@ -20,6 +21,28 @@ _NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+){0,2}")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
 _WIDE = re.compile("[\u2e80-\U0003ffff]")
 _FEW = 20  # rows; among fewer, that labels differ from each other says nothing
+
+
+class Rules(NamedTuple):
+    """How a file was read, for the other splits of the corpus to be read alike.
+
+    Args:
+        kind: Suffix of its name; a file with another one has rules of its own.
+        separator: What separates the cells, where one character does.
+        quotes: Whether quotes are those of CSV; None where that does not matter.
+        header: Whether the columns have names.
+        width: How many cells a row has.
+        text: Column of the texts, by name if it has one.
+        label: Column of the labels, likewise; None if they are not read.
+    """
+
+    kind: str
+    separator: str
+    quotes: bool | None
+    header: bool
+    width: int
+    text: Column
+    label: Column
 
 
 class Layout(NamedTuple):
@@ -32,6 +55,7 @@ class Layout(NamedTuple):
         label: Column of the labels, None if they are not read.
         kind: What kind of file it is.
         note: What was decided.
+        header: Names of the columns, empty if they have none.
     """
 
     rows: list[Row]
@@ -40,6 +64,12 @@ class Layout(NamedTuple):
     label: int | None
     kind: str
     note: str
+    header: list[str]
+
+    def name(self, column: int | None) -> Column:
+        """What a column is called in all splits: its name, if no other has that, or else its position."""
+        unique = column is not None and column < len(self.header) and self.header.count(self.header[column]) == 1
+        return self.header[column] if column is not None and unique else column
 
 
 class _Profile(NamedTuple):
@@ -62,7 +92,9 @@ class _Profile(NamedTuple):
         return self.words >= 2 and (self.rows < _FEW or self.distinct >= 0.3 * self.rows) and not self.like_labels()
 
 
-def find_layout(path: Path, grid: Grid, text: Column, label: Column, labelled: bool) -> Layout:
+def find_layout(
+    path: Path, grid: Grid, text: Column, label: Column, labelled: bool, like: Rules | None = None
+) -> Layout:
     """Return which column is which, and the rows without the header.
 
     Args:
@@ -71,18 +103,25 @@ def find_layout(path: Path, grid: Grid, text: Column, label: Column, labelled: b
         text: Column of the texts, a 0-based position (negative from the right) or a name; None to infer it.
         label: The same for the labels.
         labelled: Whether there must be labels.
+        like: How another split of the corpus was read; this one is read alike.
 
     Raises:
         CorpusError: There are no rows, no such column, or several that may be meant.
     """
+    text, label = (text, label) if like is None else (like.text, like.label)
     label = label if labelled else None
     named = isinstance(text, str) or isinstance(label, str)
     rows, header = grid.rows, grid.names
-    if header is None and rows and (named or _is_header(rows)):
-        header, rows = [str(cell).strip() for cell in rows[0].cells], rows[1:]
+    if header is None and like and rows:
+        _refuse_other_header(path, rows[0], like)
+    if header is None and rows and (named or (like.header if like else _is_header(rows))):
+        header, rows = _stripped(rows[0]), rows[1:]
     if not rows:
         raise no_text(path)
-    width = len(grid.names or ()) or _width(rows)
+    width = len(grid.names or ()) or (like.width if like and not like.header else _width(rows))
+    if like and not any(len(row.cells) == width for row in rows):
+        wrong = f"expected {width} cells ({grid.kind}) as in another split, found {len(rows[0].cells)}"
+        raise CorpusError(path, rows[0].line, wrong, rows[0].cells, "write all splits alike")
     choice = _Choice(path, [row for row in rows if len(row.cells) == width], width, header or [])
     text_at, label_at = choice.position(text), choice.position(label)
     if grid.separator == " " and text_at is None and label_at is None:
@@ -91,22 +130,27 @@ def find_layout(path: Path, grid: Grid, text: Column, label: Column, labelled: b
         text_at, label_at = choice.complete(text_at, label_at, labelled)
     if text_at == label_at:
         raise choice.error(f"column {text_at} cannot be both text and label", [], [])
-    head = f"header {', '.join(map(shown, header))}" if header else ""
+    head = f"header {listed(header)}" if header else ""
     where = "labels not read" if label_at is None else f"label in column {choice.called(label_at)}"
     parts = [head or "no header"] if grid.names is None else []
     parts += [f"text in column {choice.called(text_at)}", f"{where} (of {width})"]
-    return Layout(rows, width, text_at, label_at, grid.kind, ", ".join(parts))
+    return Layout(rows, width, text_at, label_at, grid.kind, ", ".join(parts), header or [])
+
+
+def _refuse_other_header(path: Path, first: Row, like: Rules) -> None:
+    """Raise if the first row is a header and there is none in the split read before, or the other way round."""
+    names = _stripped(first)
+    missing = [name for name in (like.text, like.label) if isinstance(name, str) and names.count(name) != 1]
+    if like.header and missing:
+        wrong = f"no column {missing[0]!r} in the header, where another split has it"
+        raise CorpusError(path, first.line, wrong, names, "write all splits alike")
+    if not like.header and all(map(_usual, names)):
+        raise CorpusError(path, first.line, "a header, which another split lacks", names, "remove the line")
 
 
 def no_text(path: Path) -> CorpusError:
     """Return the error for a file that turns out to hold no data."""
     return CorpusError(path, None, "no text in this file", fix="check that it is the right one")
-
-
-def shown(name: str) -> str:
-    """A name for a message of one line."""
-    name = name if len(name) <= 40 else f"{name[:37]}..."
-    return name if name.isprintable() else repr(name)
 
 
 class _Choice:
@@ -175,7 +219,7 @@ class _Choice:
 
     def called(self, column: int) -> str:
         """A column for the reader: its position, and its name if it has one."""
-        return f"{column} ({shown(self.header[column])})" if column < len(self.header) else f"{column}"
+        return f"{column} ({listed([self.header[column]])})" if column < len(self.header) else f"{column}"
 
     def error(self, wrong: str, texts: Sequence[int], labels: Sequence[int]) -> CorpusError:
         """An error that shows the first row, and how to choose the columns."""
@@ -183,6 +227,10 @@ class _Choice:
         fix = f"choose with `--data.label_column{label}` and `--data.text_column{text}`"
         row = self.rows[0]
         return CorpusError(self.path, row.line, wrong, self.header or row.cells, fix)
+
+
+def _stripped(row: Row) -> list[str]:
+    return [str(cell).strip() for cell in row.cells]
 
 
 def _width(rows: Sequence[Row]) -> int:
@@ -209,12 +257,12 @@ def _is_header(rows: Sequence[Row]) -> bool:
     Its cells look like names, and either they are usual ones, or a column holds only numbers below, or short labels
     and long texts follow; none of them may occur below, except that a text may happen to be a usual name.
     """
-    head, width = [str(cell).strip() for cell in rows[0].cells], _width(rows)
+    head, width = _stripped(rows[0]), _width(rows)
     if len(head) != width or not any(head) or not all(cell == "" or _NAME.fullmatch(cell) for cell in head):
         return False
     body = [row for row in rows[1:] if len(row.cells) == width]
     if all(map(_usual, head)):
-        return not any([str(cell).strip() for cell in row.cells] == head for row in body)
+        return not any(_stripped(row) == head for row in body)
     if any(cell and cell in {row.cells[column].strip() for row in body} for column, cell in enumerate(head)):
         return False
     if any(map(_usual, head)):

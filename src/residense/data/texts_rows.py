@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from residense.data.hub import column
+from residense.data.hub import column, is_plain
 from residense.data.sentences import CorpusError
 
 _NAMES = {"\t": "TAB", ",": "comma", ";": "semicolon"}
@@ -35,15 +35,17 @@ class Grid(NamedTuple):
         kind: What kind of file it is, for the notes.
         names: Names of the columns; None if the first row may hold them, empty if there are none.
         separator: What separates the cells, where one character does.
+        quotes: Whether quotes are those of CSV, else they are part of the text; None where no cell begins with one.
     """
 
     rows: list[Row]
     kind: str
     names: list[str] | None = None
     separator: str = ""
+    quotes: bool | None = None
 
 
-def table(path: Path, text: str, separators: str) -> Grid:
+def table(path: Path, text: str, separators: str, quotes: bool | None = None) -> Grid:
     """Return the rows of a .csv or .tsv file.
 
     Args:
@@ -51,27 +53,30 @@ def table(path: Path, text: str, separators: str) -> Grid:
         text: What it holds.
         separators: What may separate the cells. The first does, unless it does not occur alike in all rows and
             another one does.
+        quotes: What another split of the corpus says of quotes between TABs.
     """
-    readings = [_attempt(path, text, separators[0])]
+    readings = [_attempt(path, text, separators[0], quotes)]
     if not _uniform(readings[0]):
-        readings += [_attempt(path, text, separator) for separator in separators[1:]]
+        readings += [_attempt(path, text, separator, quotes) for separator in separators[1:]]
     reading = next((reading for reading in readings[1:] if _uniform(reading)), readings[0])
     if isinstance(reading, CorpusError):
         raise reading
     return reading
 
 
-def lines_of(path: Path, text: str, whole: bool) -> Grid:
+def lines_of(path: Path, text: str, whole: bool, separator: str = "", quotes: bool | None = None) -> Grid:
     """Return the rows of a .txt or .label file: separated by TAB if most are, else a label, a space and a text.
 
     Args:
         path: The file.
         text: What it holds.
         whole: Whether a line without a TAB is all text.
+        separator: What separates the cells, where another split of the corpus has decided it.
+        quotes: What that says of quotes between TABs.
     """
     lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if 2 * sum("\t" in line for _, line in lines) > len(lines):
-        return _tabs(path, text)
+    if separator == "\t" or (not separator and 2 * sum("\t" in line for _, line in lines) > len(lines)):
+        return _tabs(path, text, quotes)
     if whole:
         return Grid([Row(number, [line]) for number, line in lines], "one text a line", [])
     rows = [Row(number, line.lstrip(" ").split(" ", 1)) for number, line in lines]
@@ -88,7 +93,7 @@ def json_lines(path: Path, text: str) -> Grid:
 
 def data_set(path: Path, data: Any) -> Grid:
     """Return the rows of a data set of `datasets`; numbers take their names from the ClassLabel feature."""
-    columns = {name: feature for name, feature in data.features.items() if _plain(feature)}
+    columns = {name: feature for name, feature in data.features.items() if is_plain(feature)}
     cells = [
         [_cell(value, _class_names(feature)) for value in column(path, data, name)] for name, feature in columns.items()
     ]
@@ -96,9 +101,9 @@ def data_set(path: Path, data: Any) -> Grid:
     return Grid(rows, "data set", list(columns))
 
 
-def _attempt(path: Path, text: str, separator: str) -> Grid | CorpusError:
+def _attempt(path: Path, text: str, separator: str, quotes: bool | None) -> Grid | CorpusError:
     try:
-        return _tabs(path, text) if separator == "\t" else _quoted(path, text, separator)
+        return _tabs(path, text, quotes) if separator == "\t" else _quoted(path, text, separator)
     except CorpusError as error:
         return error
 
@@ -111,10 +116,15 @@ def _uniform(reading: Grid | CorpusError) -> bool:
     return len(widths) == 1 and max(widths) > 1
 
 
-def _tabs(path: Path, text: str) -> Grid:
-    """Rows of a TSV file. Quotes are those of CSV only if that is well-formed and swallows no line with a TAB."""
-    quotes = _opening_quotes(text, "\t")
+def _tabs(path: Path, text: str, quotes: bool | None) -> Grid:
+    """Rows of a TSV file.
+
+    Unless another split has decided it, quotes are those of CSV if that is well-formed and swallows no line with a TAB.
+    """
     if quotes:
+        return _quoted(path, text, "\t")
+    opening = _opening_quotes(text, "\t")
+    if opening and quotes is None:
         try:
             grid = _quoted(path, text, "\t")
         except CorpusError:
@@ -123,14 +133,16 @@ def _tabs(path: Path, text: str) -> Grid:
             return grid
     lines = enumerate(text.split("\n"), 1)
     rows = [Row(number, line.removesuffix("\r").split("\t")) for number, line in lines if line.strip(" \r")]
-    return Grid(rows, "TAB-separated" + ", quotes are part of the text" * quotes, separator="\t")
+    kind = "TAB-separated" + ", quotes are part of the text" * opening
+    return Grid(rows, kind, separator="\t", quotes=False if opening else None)
 
 
 def _quoted(path: Path, text: str, separator: str) -> Grid:
     csv.field_size_limit(2**31 - 1)  # a text may be longer than the 131,072 characters that are the default
     rows = list(_csv_rows(path, text.split("\n"), separator))
-    quoted = ", quoted as CSV" * _opening_quotes(text, separator)
-    return Grid(rows, f"{_NAMES[separator]}-separated{quoted}", separator=separator)
+    quotes = _opening_quotes(text, separator)
+    kind = f"{_NAMES[separator]}-separated" + ", quoted as CSV" * quotes
+    return Grid(rows, kind, separator=separator, quotes=quotes or None)
 
 
 def _opening_quotes(text: str, separator: str) -> bool:
@@ -164,12 +176,6 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise CorpusError(path, number, "no object", record, 'write {"text": "...", "label": "..."}')
     return record
-
-
-def _plain(feature: Any) -> bool:
-    """Whether a feature holds strings or numbers, or lists of them."""
-    inner = getattr(feature, "feature", feature)
-    return str(getattr(inner, "dtype", "")).startswith(("string", "large_string", "int", "uint", "float", "bool"))
 
 
 def _class_names(feature: Any) -> Sequence[str] | None:

@@ -10,6 +10,7 @@ import numpy as np
 from residense.data.corpus import Corpus
 from residense.data.schemes import Span, encode, spans, split_tag
 from residense.data.units import Units
+from residense.messages import listed
 
 PADDING, UNKNOWN, SPECIAL = 0, 1, 2
 MAX_SPELLING = 32  # characters, or subwords, of a word that are read; of longer ones the middle is left out
@@ -143,8 +144,8 @@ class Vocabulary:
         unknown = sorted(set(classes) - set(ids))
         if unknown:
             raise ValueError(
-                f"the corpus has classes that this model does not know: {', '.join(unknown)}; it knows "
-                f"{', '.join(self.classes)}"
+                f"the corpus has classes that this model does not know: {listed(unknown)}; it knows "
+                f"{listed(self.classes)}"
             )
         return np.array([ids[name] for name in classes], np.int64)
 
@@ -157,7 +158,7 @@ class Vocabulary:
         ids = {label: i for i, label in enumerate(self.labels)}
         unknown = sorted(set(labels) - set(ids))
         if unknown:
-            new, old = (", ".join(sorted({tag.split("-", 1)[-1] for tag in tags})) for tags in (unknown, self.labels))
+            new, old = (listed(sorted({tag.split("-", 1)[-1] for tag in tags})) for tags in (unknown, self.labels))
             raise ValueError(f"the corpus has labels that this model does not know: {new}; it knows {old}")
         return np.array([ids[label] for label in labels], np.int64)
 
@@ -173,6 +174,11 @@ def _speller(unit: str | None, subwords: str) -> Callable[[str], Sequence[str]]:
 def entity_key(tokens: Sequence[str]) -> str:
     """How the spelling of an entity is looked up."""
     return "\x1f".join(tokens)
+
+
+def entity_tokens(key: str) -> list[str]:
+    """The way back."""
+    return key.split("\x1f")
 
 
 def _complete(labels: set[str], scheme: str) -> list[str]:

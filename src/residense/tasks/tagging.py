@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from residense.baseline import look_up, span_scores, unseen
+from residense.baseline import Trie, span_scores, unseen
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.schemes import spans
@@ -172,11 +172,11 @@ class Tagger(Task):
         tokens = [row[0] for row in kept]
         gold = [spans(row[1]) for row in kept]
         found = [spans([labels[i] for i in row[2].tags]) for row in kept]
-        longest = max((key.count("\x1f") + 1 for key in entities), default=0)
+        known = Trie(entities)
         news, guessed = ([unseen(t, s, entities) for t, s in zip(tokens, x, strict=True)] for x in (gold, found))
         return {
             "unseen in training": span_scores(news, guessed),
-            "dictionary lookup": span_scores(gold, [look_up(t, entities, longest) for t in tokens]),
+            "dictionary lookup": span_scores(gold, map(known.look_up, tokens)),
         }
 
 
