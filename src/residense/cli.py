@@ -354,3 +354,8 @@ def _is_ours(error: BaseException) -> bool:
     if isinstance(error, UsageError) or not frames:
         return isinstance(error, UsageError)
     return frames[-1].filename.startswith(PACKAGE) and (frames[-1].line or "").startswith("raise")
+
+
+if __name__ == "__main__":
+    stop_signals.install()
+    sys.exit(main())
