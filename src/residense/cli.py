@@ -201,7 +201,7 @@ class CLI(LightningCLI):
             self._check_sharding(options)
         callbacks: list[L.Callback] = []
         if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
-            callbacks.append(Bar(leave=False) if is_terminal() else Lines())
+            callbacks.append(Bar() if is_terminal() else Lines())
         callbacks += [Predictions(self._output(options)), Report(self.run_dir)]
         if self.subcommand == "fit":
             callbacks += self._own_callbacks(options)
