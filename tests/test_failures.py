@@ -358,16 +358,32 @@ def test_a_run_is_not_resumed_as_another(copied: Path, capfd: pytest.CaptureFixt
     assert_tidy(copied)
 
 
-def test_a_run_is_not_resumed_on_a_corpus_that_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    sentence, run = "Anna\tB-PER\nmet\tO\nBob\tB-PER\n\n", tmp_path / "run"
-    for name in ("train", "dev"):
-        (tmp_path / f"{name}.conll").write_text(sentence * 20)
-    options = [*SMALL, f"--data.path={tmp_path}", f"--run_dir={run}"]
+@pytest.mark.parametrize(
+    ("file", "name"),
+    some_slow(("dev.conll", "validation"), ("train.conll", "train"), ("test.conll", "test"), ("words.vec", "vectors")),
+)
+def test_a_run_is_not_resumed_on_data_that_changed(
+    file: str, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    corpus, moved, run = tmp_path / "corpus", tmp_path / "moved", tmp_path / "run"
+    corpus.mkdir()
+    for split in ("train", "dev", "test"):
+        (corpus / f"{split}.conll").write_text("Anna\tB-PER\nmet\tO\nBob\tB-PER\n\n" * 20)
+    (tmp_path / "words.vec").write_text("met 1 2\nbob 3 4\n")
+    vectors = [f"--data.vectors={tmp_path / 'words.vec'}", "--model.embeddings.dim=2"] * (name == "vectors")
+    options = [*SMALL, *vectors, f"--data.path={corpus}", f"--run_dir={run}"]
     assert main([*options, "--trainer.max_epochs=1"]) == 0
-    (tmp_path / "train.conll").write_text(sentence.replace("met", "saw") * 20)
+    changed = next(tmp_path.rglob(file))
+    content = changed.read_text()
+    changed.write_text(content.replace("met", "saw"))
     capfd.readouterr()
     code = main([*options, "--ckpt_path=last"])
-    assert_refused(code, capfd.readouterr().err, f"{tmp_path}: not the texts that this run began with")
+    assert_refused(code, capfd.readouterr().err, f"{corpus}: {name} data changed since this run began")
+    changed.write_text(content)
+    shutil.copytree(corpus, moved)  # other files of the same content
+    shutil.rmtree(corpus)
+    corpus.symlink_to(moved)
+    assert main([*options, "--ckpt_path=last"]) == 0
 
 
 def test_two_runs_of_one_second_have_two_directories(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """What all data modules share: splits, vocabulary, vectors, and batches that a run can go on in the middle of."""
 
+import hashlib
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -137,22 +139,34 @@ class TextDataModule(L.LightningDataModule):
         assert self._train_loader is not None
         self._train_loader.end_epoch()
 
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Hash of what each split holds, and of the file of word vectors; paths do not matter. Needs `setup`."""
+        hashes = {name: corpus.fingerprint for name, corpus in self.splits.items()}
+        if self.vectors:
+            with open(self.vectors, "rb") as stream:
+                hashes["vectors"] = hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+        return hashes
+
     def state_dict(self) -> dict[str, Any]:
-        """Which batches of which epoch were trained on, and of what."""
+        """Which batches of which epoch were trained on, and the fingerprint of the data."""
         if self._train_loader is None:
             return {}
-        return {**self._train_loader.state(), "corpus": self.splits["train"].fingerprint}
+        return {**self._train_loader.state(), "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on behind them.
 
         Raises:
-            ValueError: the corpus is another one by now.
+            ValueError: the data has changed since the run began.
         """
-        if self._stage() == "fit" and state_dict.get("corpus") not in (None, self.splits["train"].fingerprint):
+        before = state_dict.get("fingerprint", {})
+        if self._stage() == "fit" and before and before != self.fingerprint:
+            now = self.fingerprint
+            changed = ", ".join(name for name in {**before, **now} if before.get(name) != now.get(name))
             raise ValueError(
-                f"{self.path or 'the embedded corpus'}: not the texts that this run began with: put these back, or "
-                "begin a new run with --init_from"
+                f"{self.path or 'the embedded corpus'}: {changed} data changed since this run began: restore it, or "
+                "start a new run with --init_from"
             )
         self._progress = state_dict
         if self._train_loader is not None:  # sharding makes it first
