@@ -1,12 +1,14 @@
 """The command line: configs, run directory, loggers, checkpoints. `main.py` calls `main`."""
 
 import argparse
+import io
 import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,9 +164,7 @@ class CLI(LightningCLI):
             checkpoint = read_checkpoint(ckpt)
             before = {name: class_config(checkpoint[key]) for name, key in HYPER_PARAMETERS.items()}
             now = {name: options[name].as_dict() for name in before}
-            changed = sorted(
-                {d for name in before for d in _differences(_plain(before[name]), _plain(now[name]), name)}
-            )
+            changed = sorted({d for name in before for d in differences(before[name], now[name], name)})
             if changed:
                 raise UsageError(
                     f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
@@ -258,6 +258,10 @@ class CLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         return kwargs | ({"verbose": False} if "verbose" in kwargs else {})  # our table says it all
 
+    def resolved(self) -> str:
+        """All options of `fit` with their values, as config.yaml keeps them."""
+        return self._parser("fit").dump(self.config["fit"], skip_none=False)
+
     # -- what is run ------------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
@@ -266,7 +270,7 @@ class CLI(LightningCLI):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if self.trainer.is_global_zero:
             claim(self.run_dir)
-            record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
+            record_run(self.run_dir, self.resolved(), self.arguments)
             remember_wandb(self.run_dir, self.trainer.loggers)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
@@ -303,25 +307,58 @@ class CLI(LightningCLI):
             print(f'next: python main.py predict --ckpt_path {path} --data.text "..."')
 
 
+class Plan(CLI):
+    """What `fit` would do with these options, in the directory of a run or a new one; nothing is run or written."""
+
+    def __init__(self, options: list[str]):
+        quiet()
+        sys.path.append(os.getcwd())
+        with redirect_stderr(io.StringIO()):  # the run itself will say it
+            super().__init__(["fit", *options])
+
+    def _refuse_what_would_be_lost(self, options: Any) -> None:
+        """Nothing is."""
+
+    def instantiate_classes(self) -> None:
+        """Make the model and the data module, and no trainer."""
+        parts = self.parser.instantiate_classes(self.config)["fit"]
+        self.model, self.datamodule = parts["model"], parts["data"]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """It is not run."""
+
+    def fingerprint(self) -> dict[str, str] | None:
+        """Of the data that the run would read; null for a data module that has none."""
+        with redirect_stderr(io.StringIO()):
+            self.datamodule.prepare_data()
+            self.datamodule.setup("fit")
+        return getattr(self.datamodule, "fingerprint", None)
+
+
 def _holds_a_run(path: Path) -> bool:
     """Whether anything was saved there: a run that ended before that is begun again."""
     return any((path / "checkpoints").glob("*.ckpt"))
 
 
-def _plain(config: dict[str, Any]) -> Any:
+def _plain(config: object) -> Any:
     """As it would come back from a file: tuples are lists, and it is not told which file a part came from."""
     if isinstance(config, dict):
         return {key: _plain(value) for key, value in config.items() if key != "__path__"}
     return [_plain(value) for value in config] if isinstance(config, list | tuple) else config
 
 
-def _differences(before: Any, after: Any, place: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        if before.get("class_path") != after.get("class_path"):
-            return [place.replace(".init_args", "")]  # options of another class say nothing more
-        keys = [key for key in {**before, **after} if key != "dict_kwargs"]
-        return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{place}.{key}")]
-    return [] if before == after else [place.replace(".init_args", "")]
+def differences(before: object, now: object, place: str) -> dict[str, tuple[object, object]]:
+    """Options that differ between two configs, as they are typed, each with both values."""
+    before, now = _plain(before), _plain(now)
+    if isinstance(before, dict) and isinstance(now, dict):
+        classes = before.get("class_path"), now.get("class_path")
+        if classes[0] != classes[1]:  # options of another class say nothing more
+            return {place.replace(".init_args", ""): classes}
+        keys = [key for key in {**before, **now} if key != "dict_kwargs"]
+        prefix = f"{place}." if place else ""
+        parts = (differences(before.get(key), now.get(key), f"{prefix}{key}") for key in keys)
+        return {name: values for part in parts for name, values in part.items()}
+    return {} if before == now else {place.replace(".init_args", ""): (before, now)}
 
 
 def quiet() -> None:
