@@ -276,7 +276,9 @@ class CLI(LightningCLI):
             if not isinstance(logger, History):
                 logger.log_hyperparams({**_plain(self.config["fit"].as_dict()), "git": git_state().splitlines()[:2]})
             if getattr(logger, "_offline", None) is True:
-                say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
+                reason = getattr(logger, "offline_because", "")
+                offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
+                say(f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
