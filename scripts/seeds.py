@@ -2,29 +2,103 @@
 
     python scripts/seeds.py 3 runs/wnut17 --config dense_ner.yaml --data.path path/to/wnut17
 
-The number of seeds, a folder for the runs, then the options of `main.py fit`. Finished runs are not repeated, so an
-interrupted call goes on where it stopped.
+The number of seeds, a folder for the runs, then the options of `main.py fit`. Finished runs are not repeated and
+interrupted ones are resumed, if the options and the data are still the same.
 """
 
 import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 MAIN = Path(__file__).parents[1] / "main.py"
+NO_EFFECT = ("run_dir", "ckpt_path", "config", "name", "logger", "project", "output")  # on scores
+NAMES = {"f1": "F1", "accuracy": "accuracy", "macro_f1": "macro F1", "class_accuracy": "intents"}
+
+
+def scores(runs: Mapping[Path, list[str]]) -> list[dict[str, float]]:
+    """Test scores of runs with these options, trained where they are not there yet; all are checked first."""
+    try:
+        for run, options in runs.items():
+            check(run, options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    return [score(run, options) for run, options in runs.items()]
+
+
+def check(run: Path, options: list[str]) -> None:
+    """Refuse options that are wrong, or that are not those of the run in this folder.
+
+    Raises:
+        ValueError: names the option, or the split of the data that differs.
+    """
+    from residense.cli import Plan, differences  # only now, as listing the cells of a sweep should be quick
+
+    plan = Plan([f"--run_dir={run}", *options])
+    finished = (run / "test.json").exists()
+    if not finished and not any((run / "checkpoints").glob("*.ckpt")):
+        return
+    changed = differences(_experiment((run / "config.yaml").read_text()), _experiment(plan.resolved()), "")
+    if changed:
+        shown = [f"--{name} was {_short(old)} and is {_short(new)}" for name, (old, new) in changed.items()]
+        more = f" and {len(shown) - 3} more" * (len(shown) > 3)
+        raise ValueError(f"{run} holds another experiment: {'; '.join(shown[:3])}{more}: use another folder")
+    if finished:  # any other run compares the data when it is resumed
+        check_data_and_code(run, plan)
+
+
+def check_data_and_code(run: Path, plan: Any) -> None:
+    """Refuse a finished run that was trained on other data; say when it was trained by other code.
+
+    Raises:
+        ValueError: names the splits that differ.
+    """
+    from residense import __version__
+    from residense.arguments import read_checkpoint
+    from residense.run import git_state
+
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    before = checkpoint.get(type(plan.datamodule).__qualname__, {}).get("fingerprint")
+    now = plan.fingerprint()
+    if before is None or now is None:
+        raise ValueError(f"{run} does not say which data it was trained on: use another folder")
+    if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
+        raise ValueError(f"{run} was trained on other data, {', '.join(changed)} changed since: use another folder")
+    version = checkpoint.get("versions", {}).get("residense", __version__)
+    if version != __version__ or _code((run / "git.txt").read_text()) != _code(git_state()):
+        print(f"{run} was trained by another version of the code, see {run / 'git.txt'}", file=sys.stderr)
+
+
+def _experiment(config: str) -> dict[str, Any]:
+    return {name: value for name, value in yaml.safe_load(config).items() if name not in NO_EFFECT}
+
+
+def _short(value: Any) -> str:
+    return value.rsplit(".", 1)[-1] if isinstance(value, str) and value.startswith("residense.") else str(value)
+
+
+def _code(state: str) -> list[str]:
+    """Commit and uncommitted changes; files that git does not know are no code of the project."""
+    return [part for part in state.split("# git ") if part.startswith(("rev-parse HEAD", "diff"))]
 
 
 def score(run: Path, options: list[str]) -> dict[str, float]:
     """Test scores of the run in a folder, trained first if need be."""
     if not (run / "test.json").exists():
         command = [sys.executable, str(MAIN), "fit", f"--run_dir={run}", *options, "--ckpt_path=last"]
-        subprocess.run(command, check=True)
+        if code := subprocess.run(command).returncode:
+            sys.exit(code)
+    if not (run / "test.json").exists():
+        sys.exit(f"error: {run} has no test scores: is there a test split, and --test_after_fit true?")
     results = json.loads((run / "test.json").read_text())
     unseen = results.get("compared", {}).get("unseen in training", {})
-    names = {"f1": "F1", "accuracy": "accuracy", "macro_f1": "macro F1", "class_accuracy": "intents"}
-    found = {said: 100 * results[name] for name, said in names.items() if name in results}
-    return found | ({"F1 unseen": 100 * unseen["f1"]} if "f1" in unseen else {})
+    found = {said: 100 * results[name] for name, said in NAMES.items() if name in results}
+    return found | ({"F1 unseen": 100 * unseen["f1"]} if unseen.get("support") else {})
 
 
 def main() -> None:
@@ -32,10 +106,9 @@ def main() -> None:
     if len(sys.argv) < 4 or not sys.argv[1].isdigit():
         sys.exit(__doc__)
     folder, options = Path(sys.argv[2]), sys.argv[3:]
-    seeds = range(int(sys.argv[1]))
-    rows = [score(folder / f"seed-{seed}", [f"--seed_everything={seed}", *options]) for seed in seeds]
-    for name in rows[0]:
-        values = [row[name] for row in rows]
+    rows = scores({folder / f"seed-{n}": [f"--seed_everything={n}", *options] for n in range(int(sys.argv[1]))})
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if name in row]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:10s} {statistics.mean(values):6.2f} +- {spread:.2f}   {', '.join(f'{v:.2f}' for v in values)}")
 

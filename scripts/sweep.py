@@ -3,7 +3,8 @@
     python scripts/sweep.py configs/sweeps/wiring.yaml                 print the options of each cell, a line each
     python scripts/sweep.py configs/sweeps/wiring.yaml runs/wiring     train them all, print a table of the test scores
 
-Options behind the folder are added to each cell. Finished runs are not repeated, and one that was interrupted goes on.
+Options behind the folder are added to each cell. All cells are checked before the first is trained. Finished runs are
+not repeated and interrupted ones are resumed, if the options and the data are still the same.
 `scripts/submit.py --sweep FILE` makes a SLURM array of the same cells.
 """
 
@@ -14,24 +15,28 @@ import sys
 from pathlib import Path
 
 import yaml
-from seeds import score
+from seeds import scores
 
 
 def cells(path: Path) -> list[list[str]]:
     """The options of `main.py fit` for each combination of the values, the last parameter changing fastest.
 
     Raises:
-        SystemExit: there is no grid in the file.
+        SystemExit: the file is no grid that can be run.
     """
     if not path.is_file():
         sys.exit(f"error: no sweep {path}; there are some in configs/sweeps/")
-    sweep = yaml.safe_load(path.read_text())
-    values = {name: [p["value"]] if "value" in p else p.get("values") for name, p in sweep["parameters"].items()}
-    if sweep["method"] != "grid" or None in values.values():
+    try:
+        sweep = yaml.safe_load(path.read_text())
+        given = [(name, [p["value"]] if "value" in p else p.get("values")) for name, p in sweep["parameters"].items()]
+        method, command = sweep["method"], sweep["command"]
+        fixed = command[command.index("fit") + 1 : command.index("${args}")]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        sys.exit(f"error: {path}: not a sweep like those in configs/sweeps/: {reason}")
+    if method != "grid" or not all(isinstance(values, list) for _, values in given):
         sys.exit(f"error: {path}: only `method: grid`, with `values` for each parameter, has cells; use `wandb sweep`")
-    command = sweep["command"]
-    fixed = command[command.index("fit") + 1 : command.index("${args}")]
-    pairs = ([f"--{name}={value}" for value in values[name]] for name in values)
+    pairs = ([f"--{name}={value}" for value in values] for name, values in given)
     return [[*fixed, *cell] for cell in itertools.product(*pairs)]
 
 
@@ -49,9 +54,9 @@ def main() -> None:
         print("\n".join(map(shlex.join, found)))
         return
     folder, options = Path(sys.argv[2]), sys.argv[3:]
-    rows = {folder_of(cell): score(folder / folder_of(cell), [*cell, *options]) for cell in found}
-    for name, scores in rows.items():
-        print(f"{name:40s} {'   '.join(f'{said} {value:.2f}' for said, value in scores.items())}")
+    runs = {folder / folder_of(cell): [*cell, *options] for cell in found}
+    for run, row in zip(runs, scores(runs), strict=True):
+        print(f"{run.name:40s} {'   '.join(f'{said} {value:.2f}' for said, value in row.items())}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 DATA is a folder with the corpora and glove-6b-50d; `embedded` needs none. Each row has its config; options of
 `main.py fit` are added to it. The baseline of texts and intents is a logistic regression on TF-IDF of 1-2-grams
 (characters, 1-3, in Chinese) on the same splits; that of slots looks up the slots of training, that of parts of speech
-knows the most frequent one of each word. Finished runs are not repeated.
+knows the most frequent one of each word. Finished runs are not repeated if options and data are the same.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seeds import score
+from seeds import scores
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -123,11 +123,11 @@ def main() -> None:
     for name in own.rows:
         row, folder = ROWS[name], own.runs / name
         words = [*options(row, own.data), *others]
-        values = [score(folder / f"seed-{n}", [f"--seed_everything={n}", *words]) for n in range(own.seeds)]
+        values = scores({folder / f"seed-{n}": [f"--seed_everything={n}", *words] for n in range(own.seeds)})
         for said, linear in baselines(row, own.data, folder / "seed-0").items():
-            scores = [value[said] for value in values]
-            spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
-            shown = f"{statistics.mean(scores):.2f} +- {spread:.2f} ({', '.join(f'{value:.2f}' for value in scores)})"
+            found = [value[said] for value in values]
+            spread = statistics.stdev(found) if len(found) > 1 else 0.0
+            shown = f"{statistics.mean(found):.2f} +- {spread:.2f} ({', '.join(f'{value:.2f}' for value in found)})"
             print(f"| {name} | {row.config} | {said} | {shown} | {linear:.2f} |", flush=True)
 
 

@@ -39,7 +39,7 @@ def _leave_no_trace() -> Iterator[None]:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     stop_signals.received, stop_signals.deferred = None, False
-    for name in ("RESIDENSE_RUN_DIR", "PL_GLOBAL_SEED"):
+    for name in ("RESIDENSE_RUN_DIR", "PL_GLOBAL_SEED", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
         os.environ.pop(name, None)
 
 

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -649,3 +650,11 @@ def test_a_copied_file_is_a_part_of_ones_own(source: str, tmp_path: Path) -> Non
     ]
     assert json.loads(subprocess.run(best, cwd=tmp_path, check=True, capture_output=True).stdout)["text"] == "Anna"
     assert "copied." in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_module_runs_like_main_py(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["cli.py", "fit", "--config=nothing.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("residense.cli", run_name="__main__", alter_sys=True)
+    assert ended.value.code == 2 and "no config nothing.yaml" in capsys.readouterr().err

@@ -128,3 +128,12 @@ def test_any_pair_is_a_matter_of_two_words(block: str, connection: str, fit: Cal
 def test_tagging_refuses_to_pool_tokens(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--model.encoder.depth=[1,1]", "--model.encoder.transition.pool=max") == 2
     assert "a vector for each token to tag: use pool: none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("block", ["[]", "empty.yaml"])
+def test_an_encoder_without_blocks_is_refused(
+    block: str, fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty.yaml").write_text("")
+    assert fit(f"--model.encoder.block={block}") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: model: encoder.block is empty")

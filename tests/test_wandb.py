@@ -4,19 +4,23 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import time
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -235,16 +239,67 @@ def test_the_whole_config_is_logged_once(run: Path) -> None:
     assert logged.keys() - config.keys() == {"_wandb", "config", "git", "parameters"}  # nothing by a second name
 
 
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", [False, True])
+def test_without_a_network_a_run_is_logged_offline(
+    answers: bool, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", silent if answers else "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_MODE", "online")  # taken back at the end
+    wandb.teardown()  # it has read the variables of other tests
+    seconds: list[float] = []
+    begin = Continued._online_or_offline
+
+    def timed(self: Continued) -> Any:
+        started = time.monotonic()
+        experiment = begin(self)
+        seconds.append(time.monotonic() - started)
+        return experiment
+
+    monkeypatch.setattr(Continued, "_online_or_offline", timed)
+    run = tmp_path / "run"
+    assert main([*OPTIONS, f"--run_dir={run}", "--trainer.max_epochs=1"]) == 0
+    (said,) = (line for line in capfd.readouterr().err.splitlines() if "W&B" in line)
+    assert re.match(r"W&B is offline \(.*(refused|deadline exceeded)\); `wandb sync \S+` uploads", said)
+    assert len(seconds) == 1 and seconds[0] < 15
+    (segment,) = run.glob("wandb/offline-run-*/*.wandb")
+    assert sum("train/loss" in row.values for row in rows(segment)) == 3
+
+
+def train(run: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Train in a process of its own with these variables."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = [sys.executable, str(ROOT / "main.py"), *OPTIONS, f"--run_dir={run}", "--test_after_fit=true"]
+    return subprocess.run(command, env=others | variables, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_is_not_needed(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    done = train(tmp_path / "run", HOME=str(tmp_path / "home"), MPLCONFIGDIR=str(tmp_path))
+    assert done.returncode == 0 and " INFO " not in done.stderr, done.stderr
+    assert list((tmp_path / "run").glob("wandb/offline-run-*/files/media/table/test/*.json"))
+
+
+def test_that_wandb_is_missing_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main([*OPTIONS, f"--run_dir={tmp_path}/run"]) == 2
+    assert capfd.readouterr().err == "error: W&B is missing: pip install wandb, or leave it out with --logger csv\n"
+
+
 @pytest.mark.slow
 def test_a_key_that_is_none_is_said_in_a_line(tmp_path: Path) -> None:
-    others = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment = others | {"WANDB_API_KEY": "abc"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *OPTIONS, f"--run_dir={tmp_path}/run"],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = train(tmp_path / "run", WANDB_API_KEY="abc")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(errors) == 1 and "error: W&B: " in errors[0] and "WANDB_MODE=offline" in errors[0]

@@ -32,6 +32,7 @@ class AtomicIO(TorchCheckpointIO):
         """Read it as all checkpoints are read, which verifies its checksums."""
         return read_checkpoint(path)
 
+
 def is_trained(trainer: L.Trainer, checkpoint: dict[str, Any]) -> bool:
     """Whether the limits of the trainer, or early stopping, leave nothing to train after a checkpoint."""
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]

@@ -1,6 +1,7 @@
 """The command line: configs, run directory, loggers, checkpoints. `main.py` calls `main`."""
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,9 +174,7 @@ class CLI(LightningCLI):
             checkpoint = read_checkpoint(ckpt)
             before = {name: class_config(checkpoint[key]) for name, key in HYPER_PARAMETERS.items()}
             now = {name: options[name].as_dict() for name in before}
-            changed = sorted(
-                {d for name in before for d in _differences(_plain(before[name]), _plain(now[name]), name)}
-            )
+            changed = sorted({d for name in before for d in differences(before[name], now[name], name)})
             if changed:
                 raise UsageError(
                     f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
@@ -211,7 +211,7 @@ class CLI(LightningCLI):
             self._check_sharding(options)
         callbacks: list[L.Callback] = []
         if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
-            callbacks.append(Bar(leave=False) if is_terminal() else Lines())
+            callbacks.append(Bar() if is_terminal() else Lines())
         callbacks += [Predictions(self._output(options)), Report(self.run_dir)]
         if self.subcommand == "fit":
             callbacks += self._own_callbacks(options)
@@ -271,6 +271,10 @@ class CLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         return kwargs | ({"verbose": False} if "verbose" in kwargs else {})  # our table says it all
 
+    def resolved(self) -> str:
+        """All options of `fit` with their values, as config.yaml keeps them."""
+        return self._parser("fit").dump(self.config["fit"], skip_none=False)
+
     # -- what is run ------------------------------------------------------------------------------------------------
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -313,13 +317,15 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero:
             for stage in ("validate", "test"):  # the best model may become another one
                 results_file(self.run_dir, stage).unlink(missing_ok=True)
-            record_run(self.run_dir, self._parser("fit").dump(self.config["fit"], skip_none=False), self.arguments)
+            record_run(self.run_dir, self.resolved(), self.arguments)
             remember_wandb(self.run_dir, self.trainer.loggers)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
                 logger.log_hyperparams({**_plain(self.config["fit"].as_dict()), "git": git_state().splitlines()[:2]})
             if getattr(logger, "_offline", None) is True:
-                say(f"W&B is offline; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
+                reason = getattr(logger, "offline_because", "")
+                offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
+                say(f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
         say(f"run directory: {self.run_dir}")
         stop_signals.deferred = any(isinstance(callback, Last) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
 
@@ -358,25 +364,58 @@ class CLI(LightningCLI):
             print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')
 
 
+class Plan(CLI):
+    """What `fit` would do with these options, in the directory of a run or a new one; nothing is run or written."""
+
+    def __init__(self, options: list[str]):
+        quiet()
+        sys.path.append(os.getcwd())
+        with redirect_stderr(io.StringIO()):  # the run itself will say it
+            super().__init__(["fit", *options])
+
+    def _refuse_what_would_be_lost(self, options: Any) -> None:
+        """Nothing is."""
+
+    def instantiate_classes(self) -> None:
+        """Make the model and the data module, and no trainer."""
+        parts = self.parser.instantiate_classes(self.config)["fit"]
+        self.model, self.datamodule = parts["model"], parts["data"]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """It is not run."""
+
+    def fingerprint(self) -> dict[str, str] | None:
+        """Of the data that the run would read; null for a data module that has none."""
+        with redirect_stderr(io.StringIO()):
+            self.datamodule.prepare_data()
+            self.datamodule.setup("fit")
+        return getattr(self.datamodule, "fingerprint", None)
+
+
 def _holds_a_run(path: Path) -> bool:
     """Whether anything was saved there: a run that ended before that is begun again."""
     return any((path / "checkpoints").glob("*.ckpt"))
 
 
-def _plain(config: dict[str, Any]) -> Any:
+def _plain(config: object) -> Any:
     """As it would come back from a file: tuples are lists, and it is not told which file a part came from."""
     if isinstance(config, dict):
         return {key: _plain(value) for key, value in config.items() if key != "__path__"}
     return [_plain(value) for value in config] if isinstance(config, list | tuple) else config
 
 
-def _differences(before: Any, after: Any, place: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        if before.get("class_path") != after.get("class_path"):
-            return [place.replace(".init_args", "")]  # options of another class say nothing more
-        keys = [key for key in {**before, **after} if key != "dict_kwargs"]
-        return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{place}.{key}")]
-    return [] if before == after else [place.replace(".init_args", "")]
+def differences(before: object, now: object, place: str) -> dict[str, tuple[object, object]]:
+    """Options that differ between two configs, as they are typed, each with both values."""
+    before, now = _plain(before), _plain(now)
+    if isinstance(before, dict) and isinstance(now, dict):
+        classes = before.get("class_path"), now.get("class_path")
+        if classes[0] != classes[1]:  # options of another class say nothing more
+            return {place.replace(".init_args", ""): classes}
+        keys = [key for key in {**before, **now} if key != "dict_kwargs"]
+        prefix = f"{place}." if place else ""
+        parts = (differences(before.get(key), now.get(key), f"{prefix}{key}") for key in keys)
+        return {name: values for part in parts for name, values in part.items()}
+    return {} if before == now else {place.replace(".init_args", ""): (before, now)}
 
 
 def quiet() -> None:
@@ -414,3 +453,8 @@ def _is_ours(error: BaseException) -> bool:
     if isinstance(error, UsageError) or not frames:
         return isinstance(error, UsageError)
     return frames[-1].filename.startswith(PACKAGE) and (frames[-1].line or "").startswith("raise")
+
+
+if __name__ == "__main__":
+    stop_signals.install()
+    sys.exit(main())

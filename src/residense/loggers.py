@@ -22,6 +22,7 @@ from residense.run import has_wandb_login
 from residense.wandb_segments import rows, segments
 
 WAITING = 100  # rows that are kept back until they are written together
+PATIENCE = 8.0  # seconds in which W&B's server has to answer when a run starts
 
 
 class History(Logger):
@@ -119,11 +120,15 @@ class Continued(WandbLogger):
         run_dir: directory of the run.
         resumed_at: rows of metrics.csv that the run goes on with.
         options: those of WandbLogger.
+
+    Attributes:
+        offline_because: why the run is logged offline although there is a key; empty if it is not.
     """
 
     def __init__(self, run_dir: Path, resumed_at: int = 0, **options: Any):
         super().__init__(save_dir=run_dir.absolute(), **options)  # W&B's own process may stand elsewhere
         self.run_dir, self.resumed_at, self._taken_over = run_dir, resumed_at, False
+        self.offline_because = ""
         self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
 
     @property
@@ -136,13 +141,27 @@ class Continued(WandbLogger):
 
         lost = self._lost()  # before there is a new segment
         try:
-            run, self._taken_over = super().experiment, True
+            run, self._taken_over = self._online_or_offline(), True
         except Error as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"W&B: {reason}; WANDB_MODE=offline logs to files, --logger csv leaves W&B out") from None
         for step, values in lost.items():
             self.log_metrics(values, step)
         return run
+
+    def _online_or_offline(self) -> Any:
+        import wandb
+        from wandb.errors import AuthenticationError, CommError
+
+        try:
+            return super().experiment
+        except CommError as error:
+            if self._offline or isinstance(error, AuthenticationError):
+                raise
+            self.offline_because = str(error).splitlines()[-1]
+        wandb.teardown()  # its process still holds the id of the run
+        self._offline, self._wandb_init["mode"] = True, "offline"
+        return super().experiment
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -172,10 +191,19 @@ def loggers(kind: str, run_dir: Path, project: str, resumed_at: int) -> list[Log
 
 def _wandb(run_dir: Path, project: str, resumed_at: int) -> Logger:
     """W&B, offline where it could not log in; one run however often it is resumed."""
-    import wandb
+    try:
+        import wandb
+    except ModuleNotFoundError:
+        raise UsageError("W&B is missing: pip install wandb, or leave it out with --logger csv") from None
 
     offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
+    folder = (run_dir / "wandb").absolute()
     os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # by default these are in the home directory, which may
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))  # be read-only, and is not that of another machine
+    settings: dict[str, Any] = {"x_transaction_log_flush_interval": 1.0}  # the usual 15 s are lost when a job is killed
+    if "WANDB_INIT_TIMEOUT" not in os.environ:
+        settings["init_timeout"] = PATIENCE
     file = run_dir / "wandb_id.txt"
     name = file.read_text().strip() if file.is_file() else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     return Continued(
@@ -186,7 +214,7 @@ def _wandb(run_dir: Path, project: str, resumed_at: int) -> Logger:
         offline=offline,
         id=name,
         resume="allow",
-        settings=wandb.Settings(x_transaction_log_flush_interval=1.0),  # the 15 s it is are lost when a job is killed
+        settings=wandb.Settings(**settings),
     )
 
 

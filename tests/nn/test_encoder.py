@@ -263,6 +263,7 @@ def test_a_new_connection_may_hand_several_streams_to_a_block() -> None:
         ({"depth": 0}, "depth and dim must be at least 1, one of each for a stage; got depth 0"),
         ({"depth": []}, "depth and dim must be at least 1"),
         ({"dim": 0}, "dim 0"),
+        ({"block": []}, "encoder.block is empty"),
         ({"block": Attention, "connection": partial(Dense, growth_rate=12)}, r"divisible by 2 \* heads = 8; got 12"),
         ({"connection": partial(Dense, growth_rate=0)}, "growth_rate must be at least 1"),
         ({"connection": partial(DualPath, growth_rate=0)}, "growth_rate must be at least 1"),

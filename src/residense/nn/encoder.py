@@ -180,6 +180,8 @@ class Encoder(nn.Module):
         if not depths or min(*depths, *dims, 1) < 1 or len(dims) != len(depths):
             raise ValueError(f"depth and dim must be at least 1, one of each for a stage; got depth {depth}, dim {dim}")
         kinds = block if isinstance(block, list) else [block]
+        if not kinds:
+            raise ValueError("encoder.block is empty: name at least one block, such as block/lstm.yaml")
         blocks = cycle([partial(kind) for kind in kinds])  # each place of the list is a factory of its own
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
         width, done, self.stride = in_dim, 0, 1
