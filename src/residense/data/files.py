@@ -159,7 +159,7 @@ def _decode(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[str, 
 
 def largest(packed: int) -> int:
     """How many bytes a file of so many may unpack to: beyond that it is a bomb. Text packs to a tenth or so."""
-    return max(2 << 20, 50 * packed)
+    return max(1 << 20, 50 * packed)
 
 
 def _read_bytes(path: Path) -> bytes:

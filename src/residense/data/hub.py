@@ -8,6 +8,7 @@ from residense.data.files import largest
 from residense.data.sentences import CorpusError
 
 _ROW = 8  # bytes that a row, or a value, takes at least once it is read
+_MOST_COLUMNS = 1000
 _SPLITS = {"train": "train", "validation": "validation", "dev": "validation", "test": "test"}
 
 
@@ -55,11 +56,14 @@ def _read_parquet(path: Path) -> Any:
     """
     import datasets
     import pyarrow
+    from datasets.table import InMemoryTable
     from pyarrow import parquet
 
     left = 4 * largest(path.stat().st_size)  # tags are numbers of eight bytes that pack to a few bits
     with parquet.ParquetFile(path) as file:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        if len(file.schema) > _MOST_COLUMNS:
+            raise CorpusError(path, None, f"{len(file.schema):,} columns", fix=f"keep at most {_MOST_COLUMNS:,}")
         chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
         _refuse_bomb(path, left - sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks))
         found = datasets.Features.from_arrow_schema(file.schema_arrow)
@@ -74,7 +78,7 @@ def _read_parquet(path: Path) -> Any:
             batches.append(batch)
         table = pyarrow.Table.from_batches(batches, file.schema_arrow if not batches else batches[0].schema)
     table = table.select(list(features)).cast(features.arrow_schema)
-    return datasets.Dataset(datasets.table.InMemoryTable(table))
+    return datasets.Dataset(InMemoryTable(table))
 
 
 def _refuse_bomb(path: Path, left: int) -> None:
@@ -85,14 +89,15 @@ def _refuse_bomb(path: Path, left: int) -> None:
 
 def _decoded_size(values: Any) -> int:
     """Bytes of an array once its dictionary, if it has one, is written out."""
-    from pyarrow import compute, types
+    from pyarrow import types
+    from pyarrow.compute import call_function
 
     size = values.nbytes
     while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
         values = values.flatten()
     if types.is_dictionary(values.type):
-        lengths = compute.binary_length(values.dictionary).take(values.indices)
-        size += compute.sum(lengths).as_py() or 0
+        lengths = call_function("binary_length", [values.dictionary]).take(values.indices)
+        size += call_function("sum", [lengths]).as_py() or 0
     return size
 
 

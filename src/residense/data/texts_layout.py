@@ -214,7 +214,7 @@ class _Choice:
 
     def _wrong(self, candidates: Sequence[int], what: str) -> str:
         if candidates:
-            return f"columns {', '.join(map(self.called, candidates))} of {self.width} may all be {what}"
+            return f"columns {listed(map(self.called, candidates))} of {self.width} may all be {what}"
         return f"none of {self.width} columns looks like {what}"
 
     def called(self, column: int) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
 from residense.data.files import largest
+from residense.messages import listed
 
 
 class Vectors(NamedTuple):
@@ -67,14 +68,15 @@ def _row(values: list[bytes], dim: int, path: Path, number: int) -> np.ndarray:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    left, number = largest(path.stat().st_size), 0
+    left = largest(path.stat().st_size)
     try:
         with _open(path) as stream:
-            while line := stream.readline(left + 1):
-                left, number = left - len(line), number + 1
+            while path.suffix in (".gz", ".zip") and (part := stream.read(1 << 20)):
+                left -= len(part)
                 if left < 0:
                     raise ValueError(f"{path}: unpacks to far more than text does; unpack it, if it is meant to")
-                yield number, line
+            stream.seek(0)
+            yield from enumerate(iter(stream.readline, b""), 1)
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # RuntimeError: encrypted
         raise ValueError(f"{path}: cannot be read ({error}); the file is damaged or not what its name says") from None
 
@@ -88,7 +90,8 @@ def _open(path: Path) -> Iterator[BinaryIO | io.BufferedIOBase]:
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if n.endswith((".txt", ".vec"))]
             if len(names) != 1:
-                raise ValueError(f"{path}: expected one .txt or .vec file inside, found {names}; unpack the right one")
+                found = listed(names, 3) or "none"
+                raise ValueError(f"{path}: expected one .txt or .vec file inside, found {found}; unpack the right one")
             with archive.open(names[0]) as stream:
                 yield stream  # type: ignore[misc]
     else:
