@@ -47,7 +47,7 @@ def job(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
 def test_a_job_comes_back_only_if_it_is_preempted(
     number: int, shown: str, back: bool, job: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm, "_show", lambda: shown)
+    monkeypatch.setattr(slurm, "_show", lambda number: shown)
     assert not slurm.comes_back(number)
     job()
     assert slurm.comes_back(number) == back
@@ -107,7 +107,7 @@ def hold(run: Path, **holder: object) -> None:
 
 def test_a_run_directory_has_one_holder(tmp_path: Path, job: Callable[..., None]) -> None:
     hold(tmp_path)
-    with pytest.raises(UsageError, match=r"is in use by .*if that is gone, remove .*\.lock"):
+    with pytest.raises(UsageError, match=r"is in use by process 1 on .*; once that has ended: rm .*/\.lock"):
         claim(tmp_path)
     hold(tmp_path, host="elsewhere", pid=os.getpid(), job="7")
     with pytest.raises(UsageError, match="is in use"):
@@ -125,6 +125,38 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> Non
     claim(tmp_path)  # and a second run of the same process goes on
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("holder", "gone"),
+    [
+        ({"boot": "of last week"}, True),  # process 1 lives, but is another one
+        ({"started": -1}, True),
+        ({"namespace": "pid:[1]", "pid": 2**22 + 1}, False),  # of another container, where it may live
+        ({}, False),
+    ],
+)
+def test_a_holder_is_known_by_more_than_its_number(holder: dict[str, object], gone: bool, tmp_path: Path) -> None:
+    hold(tmp_path, **holder)
+    if gone:
+        claim(tmp_path)
+    else:
+        with pytest.raises(UsageError, match="is in use by process"):
+            claim(tmp_path)
+
+
+@pytest.mark.parametrize(("state", "gone"), [("NODE_FAIL", True), ("RUNNING", False), ("REQUEUED", False)])
+def test_the_lock_of_a_job_on_another_node_is_taken_over_once_slurm_says_it_ended(
+    state: str, gone: bool, tmp_path: Path, job: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job("8")
+    monkeypatch.setattr(slurm, "_show", lambda number: f"JobId={number} JobState={state} Reason=None" * (number == "7"))
+    hold(tmp_path, host="elsewhere", job="7")
+    if gone:
+        claim(tmp_path)
+    else:
+        with pytest.raises(UsageError, match="is in use by process 1 on elsewhere, job 7; once that has ended: rm "):
+            claim(tmp_path)
 
 
 def test_a_lock_is_released_by_its_holder_alone(tmp_path: Path) -> None:

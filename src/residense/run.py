@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from residense.arguments import UsageError
 from residense.data.cache import create_atomically, remove_parts, write_atomically
-from residense.slurm import job
+from residense.slurm import has_ended, job
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by which the processes of one run find its directory
 
@@ -50,7 +51,7 @@ def _refuse_what_cannot_be_written(path: Path) -> None:
 def claim(path: Path) -> None:
     """Hold a run directory for this job or process until it ends; safe where file locks are not, as on NFS.
 
-    The holder's own requeue takes it over, and whoever comes after a holder that is gone from the same machine.
+    The holder's own requeue takes it over, and so does whoever comes after a holder that is certainly gone.
 
     Raises:
         UsageError: someone else holds it.
@@ -58,8 +59,8 @@ def claim(path: Path) -> None:
     lock = path / ".lock"
     while not create_atomically(lock, _own().encode()):
         held = _holder(lock)
-        if held and not _is_stale(held):
-            raise UsageError(f"{path} is in use by {held}; if that is gone, remove {lock}")
+        if held and not _is_gone(json.loads(held)):
+            raise UsageError(f"{path} is in use by {_named(json.loads(held))}; once that has ended: rm {lock}")
         _take_away(lock, held)
     atexit.register(release, path)
     for folder in (path, path / "checkpoints"):
@@ -74,7 +75,25 @@ def release(path: Path) -> None:
 
 def _own() -> str:
     """What this process writes into the lock of a run directory."""
-    return json.dumps({"job": job(), "host": socket.gethostname(), "pid": os.getpid()})
+    pid = os.getpid()
+    return json.dumps({"job": job(), "host": socket.gethostname(), "pid": pid, "started": _started(pid), **_system()})
+
+
+def _system() -> dict[str, str | None]:
+    """What tells a process from one with its number: the boot of the machine, and the PID namespace of a container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return {"boot": boot, "namespace": os.readlink("/proc/self/ns/pid")}
+    except OSError:  # not Linux
+        return {"boot": None, "namespace": None}
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, in ticks since the boot."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
 
 
 def _holder(lock: Path) -> str:
@@ -84,21 +103,33 @@ def _holder(lock: Path) -> str:
         return ""
 
 
-def _is_stale(held: str) -> bool:
-    holder = json.loads(held)
+def _named(holder: dict[str, Any]) -> str:
+    """The holder of a lock as a user finds it."""
+    return f"process {holder['pid']} on {holder['host']}" + (f", job {holder['job']}" if holder["job"] else "")
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    """Whether the holder of a lock has certainly ended; what cannot be seen from here may still run."""
     if holder["job"] is not None and holder["job"] == job():
         return True
-    return holder["host"] == socket.gethostname() and not _lives(holder["pid"])
+    if holder["host"] != socket.gethostname():
+        return holder["job"] is not None and has_ended(holder["job"])
+    system = _system()
+    before = {name: holder.get(name, value) for name, value in system.items()}
+    if before["boot"] != system["boot"]:
+        return True
+    return before == system and not _lives(holder["pid"], holder.get("started"))
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, started: int | None) -> bool:
+    """Whether another process has this number and, if that is known, this start."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return pid != os.getpid()
+        pass
+    return pid != os.getpid() and started in (None, _started(pid))
 
 
 def _take_away(lock: Path, held: str) -> None:

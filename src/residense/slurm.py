@@ -14,6 +14,7 @@ import time
 from residense.arguments import UsageError
 from residense.messages import say
 
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 MAX_RESTARTS = 100  # a job that is requeued before its first step must not go round for ever
 
 
@@ -58,11 +59,19 @@ def comes_back(number: int) -> bool:
     if shutil.which("scontrol") is None:  # as in a container
         say(f"there is no scontrol here to requeue job {job()}: submit it again with the same --run_dir")
         return False
-    return number == signal.SIGUSR1 or _is_preempted(_show())
+    return number == signal.SIGUSR1 or _is_preempted(_show(str(job())))
 
 
-def _show() -> str:
-    command = ["scontrol", "show", "job", "-o", str(job())]
+def has_ended(number: str) -> bool:
+    """Whether SLURM knows that a job has ended for good; it forgets a job some minutes later."""
+    if shutil.which("scontrol") is None:
+        return False
+    state = re.search(r"\bJobState=(\S+)", _show(number))
+    return state is not None and state[1] in ENDED
+
+
+def _show(number: str) -> str:
+    command = ["scontrol", "show", "job", "-o", number]
     return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
 
 

@@ -81,7 +81,7 @@ def create_atomically(path: Path, content: bytes) -> bool:
             except OSError:  # a filesystem without links: for a moment the file is empty
                 with open(path, "xb") as stream:
                     stream.write(content)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # not found: who made the file has removed all parts
         return False
     return True
 
