@@ -14,8 +14,10 @@ import shlex
 import sys
 from pathlib import Path
 
-import yaml
 from seeds import scores
+
+from residense import configs
+from residense.errors import UsageError
 
 
 def cells(path: Path) -> list[list[str]]:
@@ -27,11 +29,13 @@ def cells(path: Path) -> list[list[str]]:
     if not path.is_file():
         sys.exit(f"error: no sweep {path}; there are some in configs/sweeps/")
     try:
-        sweep = yaml.safe_load(path.read_text())
+        sweep = configs.read(path)
         given = [(name, [p["value"]] if "value" in p else p.get("values")) for name, p in sweep["parameters"].items()]
         method, command = sweep["method"], sweep["command"]
         fixed = command[command.index("fit") + 1 : command.index("${args}")]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except UsageError as error:
+        sys.exit(f"error: {error}")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         sys.exit(f"error: {path}: not a sweep like those in configs/sweeps/: {reason}")
     if method != "grid" or not all(isinstance(values, list) for _, values in given):

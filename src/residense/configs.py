@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 
-from residense import trust
 from residense.errors import UsageError
 
 LARGEST = 100_000  # characters of a file, and of its content once all aliases are written out
@@ -23,6 +22,8 @@ def install(trusted: Collection[str] | None) -> None:
     Args:
         trusted: modules of the user that these may name; null for any, where all of them are the user's.
     """
+    from residense import trust  # which imports torch; scripts that read a config do not need it
+
     folders = (Path.cwd(), *_folders())
 
     def load(text: str) -> Any:
@@ -51,20 +52,19 @@ def parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"more than {LARGEST:,} characters")
     try:
-        content = load(text)
-        expanded = size(content)
+        if "&" in text and size(yaml.compose(text)) > LARGEST:  # without anchors nothing is larger than its text
+            raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
+        return load(text)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except ValueError as error:  # a number of too many digits
         raise yaml.YAMLError(str(error)) from None
-    if expanded > LARGEST:
-        raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
-    return content
 
 
 def size(content: Any, known: dict[int, int] | None = None) -> int:
-    """The number of values and characters in nested lists and dicts, where what is shared counts each time."""
+    """The number of values and characters in lists, dicts and YAML nodes, where what is shared counts each time."""
     known = {} if known is None else known
+    content = content.value if isinstance(content, yaml.Node) else content
     if isinstance(content, str):
         return 1 + len(content)
     if not isinstance(content, dict | list | tuple | set):
