@@ -163,9 +163,8 @@ def test_a_damaged_archive_is_named_and_not_cached(write: Write, cache: Path, na
 
 @pytest.mark.parametrize("members", [{"README": "x"}, {"a__txt": PLAIN, "b__vec": PLAIN}])
 def test_an_archive_must_hold_one_file_of_vectors(write: Write, members: dict[str, str]) -> None:
-    with pytest.raises(
-        ValueError, match=r"v\.zip: expected one \.txt or \.vec file inside, found \[.*unpack the right"
-    ):
+    message = r"v\.zip: expected one \.txt or \.vec file inside, found (none|a\.txt, b\.vec); unpack the right"
+    with pytest.raises(ValueError, match=message):
         load_vectors(write("v.zip", zipped(**members)))
 
 

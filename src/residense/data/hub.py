@@ -34,15 +34,18 @@ def load_splits(name_or_path: str) -> dict[str, Any]:
     except CorpusError:
         raise
     except Exception as error:  # the hub, its cache and pyarrow raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         fix = "check the name, the network and `--data.path`"
-        raise CorpusError(path, None, f"datasets cannot load it ({reason})", fix=fix) from None
+        raise CorpusError(path, None, f"datasets cannot load it ({_reason(error)})", fix=fix) from None
     if not splits.keys() & _SPLITS.keys():
         raise CorpusError(path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set")
     return {_SPLITS[split]: data for split, data in splits.items() if split in _SPLITS}
 
 
-def is_plain(feature: Any) -> bool:
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_plain(feature: object) -> bool:
     """Whether a feature holds strings or numbers, or lists of them."""
     inner = getattr(feature, "feature", feature)
     return str(getattr(inner, "dtype", "")).startswith(("string", "large_string", "int", "uint", "float", "bool"))
@@ -110,5 +113,5 @@ def column(path: Path, data: Any, name: str) -> list[Any]:
     try:
         return list(data[name])
     except Exception as error:  # as above
-        wrong = f"column {name} cannot be read ({str(error).splitlines()[0]})"
+        wrong = f"column {name} cannot be read ({_reason(error)})"
         raise CorpusError(path, None, wrong, fix="fetch or write the file again") from None
