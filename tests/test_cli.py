@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import os
+import platform
 import re
 import runpy
 import shutil
@@ -14,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import yaml
 
 import residense
+from residense.arguments import read_checkpoint
 from residense.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -511,6 +514,73 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(
 def test_a_checkpoint_of_other_layers_is_refused_in_a_line(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["test", f"--ckpt_path={checkpoint}", "--model.encoder.depth=3"]) == 2
     assert "the checkpoint does not fit this model" in capfd.readouterr().err
+
+
+def test_a_checkpoint_says_which_versions_wrote_it(checkpoint: str) -> None:
+    versions = {"torch": str(torch.__version__), "lightning": L.__version__, "python": platform.python_version()}
+    assert read_checkpoint(checkpoint)["versions"] == {"residense": residense.__version__, **versions}
+
+
+def unknown_option(content: dict[str, Any]) -> None:
+    content["hyper_parameters"]["encoder"]["init_args"]["wings"] = 2
+
+
+def unknown_class(content: dict[str, Any]) -> None:
+    content["hyper_parameters"]["head"]["class_path"] = "residense.nn.heads.Gone"
+
+
+def missing_field(content: dict[str, Any]) -> None:
+    del content["vocabulary"]["subwords"]
+
+
+def unknown_field(content: dict[str, Any]) -> None:
+    content["vocabulary"]["wings"] = 2
+
+
+CHANGES = {
+    unknown_option: "model.encoder: there is no option wings",
+    unknown_class: "model.head: there is no class Gone in residense.nn.heads",
+    missing_field: "its vocabulary lacks subwords",
+    unknown_field: "its vocabulary has the unknown field 'wings'",
+}
+
+
+@pytest.mark.parametrize(("change", "difference"), CHANGES.items())
+@pytest.mark.parametrize(
+    ("versions", "said"),
+    [
+        ({"versions": {"residense": "9.8.7"}}, "written by residense 9.8.7"),
+        ({}, "written before versions were stored"),
+    ],
+)
+def test_a_checkpoint_of_another_version_says_what_does_not_fit(
+    change: Callable[[dict[str, Any]], None],
+    difference: str,
+    versions: dict[str, Any],
+    said: str,
+    checkpoint: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    content, path = torch.load(checkpoint, weights_only=True), tmp_path / "other.ckpt"
+    content.pop("versions", None)
+    change(content)
+    torch.save(content | versions, path)
+    assert main(["predict", f"--ckpt_path={path}", "--data.text=Anna"]) == 2
+    reader = f"read by residense {residense.__version__}"
+    assert capfd.readouterr().err == f"error: {path}: {difference} ({said}, {reader})\n"
+
+
+def test_a_checkpoint_without_versions_that_fits_is_used(
+    checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content.pop("versions", None)
+    torch.save(content, tmp_path / "older.ckpt")
+    text = "--data.text=Anna met Bob"
+    assert predict(capfd, f"--ckpt_path={tmp_path / 'older.ckpt'}", text) == predict(
+        capfd, f"--ckpt_path={checkpoint}", text
+    )
 
 
 def test_bytes_that_are_no_text_are_refused(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,13 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import residense
 from residense.messages import say
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -230,7 +232,30 @@ def read_checkpoint(path: str | Path, whole: bool = False) -> dict[str, Any]:
     weights = checkpoint["state_dict"]
     if not named or not isinstance(weights, dict) or not all(hasattr(value, "shape") for value in weights.values()):
         raise UsageError(f"{path}: not a checkpoint of this project, its settings or weights are something else")
+    _refuse_other_vocabulary(path, checkpoint)
     return checkpoint
+
+
+def _refuse_other_vocabulary(path: str | Path, checkpoint: dict[str, Any]) -> None:
+    """Refuse a vocabulary that has not the fields of this version."""
+    from residense.data.vocabulary import Vocabulary
+
+    vocabulary = checkpoint["vocabulary"]
+    own, stored = {field.name for field in fields(Vocabulary)}, set(vocabulary if isinstance(vocabulary, dict) else ())
+    lacks, unknown = ", ".join(sorted(own - stored)), ", ".join(sorted(map(ascii, stored - own)))
+    differing = [f"lacks {lacks}"] * bool(lacks) + [f"has the unknown field {unknown[:80]}"] * bool(unknown)
+    if differing:
+        raise UsageError(f"{path}: its vocabulary {' and '.join(differing)}{other_version(checkpoint)}")
+
+
+def other_version(checkpoint: dict[str, Any]) -> str:
+    """Which versions wrote and read a checkpoint, to append to an error; empty if they are the same."""
+    versions = checkpoint.get("versions")
+    version = str(versions.get("residense")) if isinstance(versions, dict) else ""
+    if version == residense.__version__:
+        return ""
+    by = f"by residense {version}" if re.fullmatch(r"[\w.+-]{1,40}", version) else "before versions were stored"
+    return f" (written {by}, read by residense {residense.__version__})"
 
 
 def _load(path: str | Path, whole: bool) -> Any:

@@ -28,7 +28,7 @@ import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
 from residense import slurm
-from residense.arguments import UsageError, arrange, class_config, config_files, read_checkpoint
+from residense.arguments import UsageError, arrange, class_config, config_files, other_version, read_checkpoint
 from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
@@ -90,7 +90,14 @@ class CLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UsageError as error:
+            ckpt = next((word.partition("=")[2] for word in args if word.startswith("--ckpt_path=")), None)
+            if ckpt is None:
+                raise
+            message = str(error).replace('Parser key "config"', ckpt, 1)  # what the checkpoint was trained with
+            raise UsageError(message + other_version(read_checkpoint(ckpt))) from None
         options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
         for part in HYPER_PARAMETERS:
             refuse_nulls(options.get(part), part)
@@ -168,7 +175,7 @@ class CLI(LightningCLI):
             if changed:
                 raise UsageError(
                     f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
-                    "leave that out, or begin a new run with --init_from"
+                    f"leave that out, or begin a new run with --init_from{other_version(checkpoint)}"
                 )
         elif options.run_dir and _holds_a_run(Path(options.run_dir)) and "LOCAL_RANK" not in os.environ:
             raise UsageError(f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another")
