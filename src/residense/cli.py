@@ -431,6 +431,13 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # where the time went, if that is asked
     warnings.filterwarnings("ignore", module="lightning")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """Print a warning; where in the code one of this project comes from says nothing to a user."""
+    place = "warning" if filename.startswith(PACKAGE) else f"{filename}:{lineno}: {category.__name__}"
+    say(f"{place}: {message}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
