@@ -255,21 +255,10 @@ def test_without_a_network_a_run_is_logged_offline(
     monkeypatch.setenv("WANDB_BASE_URL", silent if answers else "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_MODE", "online")  # taken back at the end
     wandb.teardown()  # it has read the variables of other tests
-    seconds: list[float] = []
-    begin = Continued._online_or_offline
-
-    def timed(self: Continued) -> Any:
-        started = time.monotonic()
-        experiment = begin(self)
-        seconds.append(time.monotonic() - started)
-        return experiment
-
-    monkeypatch.setattr(Continued, "_online_or_offline", timed)
     run = tmp_path / "run"
     assert main([*OPTIONS, f"--run_dir={run}", "--trainer.max_epochs=1"]) == 0
     (said,) = (line for line in capfd.readouterr().err.splitlines() if "W&B" in line)
     assert re.match(r"W&B is offline \(.*(refused|deadline exceeded)\); `wandb sync \S+` uploads", said)
-    assert len(seconds) == 1 and seconds[0] < 15
     (segment,) = run.glob("wandb/offline-run-*/*.wandb")
     assert sum("train/loss" in row.values for row in rows(segment)) == 3
 

@@ -27,7 +27,7 @@ def install(trusted: Collection[str] | None) -> None:
     folders = (Path.cwd(), *_folders())
 
     def load(text: str) -> Any:
-        content = parse(text)
+        content = _parse(text)
         trust.allow(content, trusted)
         return content if isinstance(content, str) else _locate(content, (Path.cwd(), *folders))
 
@@ -39,7 +39,7 @@ def _folders() -> tuple[Path, ...]:
     return Path("configs").absolute(), SHIPPED
 
 
-def parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
+def _parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
     """Read YAML.
 
     Args:
@@ -61,7 +61,7 @@ def parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
         raise yaml.YAMLError(str(error)) from None
 
 
-def size(content: Any, known: dict[int, int] | None = None) -> int:
+def size(content: object, known: dict[int, int] | None = None) -> int:
     """The number of values and characters in lists, dicts and YAML nodes, where what is shared counts each time."""
     known = {} if known is None else known
     content = content.value if isinstance(content, yaml.Node) else content
@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > 4 * LARGEST:
             raise yaml.YAMLError(f"more than {LARGEST:,} characters")
-        content = parse(path.read_text("utf-8"), yaml.safe_load)
+        content = _parse(path.read_text("utf-8"), yaml.safe_load)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -67,25 +67,25 @@ def _lies_in(place: str, folders: Iterable[str]) -> bool:
     return any(Path(place).parent.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
-def modules(settings: Any) -> set[str]:
+def modules(settings: object) -> set[str]:
     """The top-level modules of all dotted names in settings."""
     return {name for text in _strings(settings) for name in DOTTED.findall(text)}
 
 
-def _strings(settings: Any) -> Iterator[str]:
+def _strings(settings: object) -> Iterator[str]:
     if isinstance(settings, str):
         yield settings
     for part in _parts(settings):
         yield from _strings(part)
 
 
-def _parts(settings: Any) -> Iterable[Any]:
+def _parts(settings: object) -> Iterable[Any]:
     if isinstance(settings, dict):
         return settings.values()
     return settings if isinstance(settings, list | tuple) else ()
 
 
-def allow(settings: Any, trusted: Collection[str] | None = None) -> None:
+def allow(settings: object, trusted: Collection[str] | None = None) -> None:
     """Allow the import of the modules that settings name, as far as they are trusted, and of no others.
 
     Args:
@@ -100,7 +100,7 @@ def allow(settings: Any, trusted: Collection[str] | None = None) -> None:
     set_parsing_settings(import_path_denylist=denied, import_path_allowlist=allowed)
 
 
-def refuse_untrusted(settings: Any, source: str, trusted: Collection[str]) -> None:
+def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) -> None:
     """Refuse settings of a checkpoint that name a class in a file of the user that is not trusted.
 
     Raises:
@@ -113,12 +113,12 @@ def refuse_untrusted(settings: Any, source: str, trusted: Collection[str]) -> No
             raise UsageError(f"{source} needs {name} from {place}: if you trust that file, add --trust {module}")
 
 
-def own_modules(settings: Any) -> set[str]:
+def own_modules(settings: object) -> set[str]:
     """The user's modules whose classes settings name."""
     return {module for name in _class_paths(settings) if origin(module := name.partition(".")[0]) == "own"}
 
 
-def _class_paths(settings: Any) -> Iterator[str]:
+def _class_paths(settings: object) -> Iterator[str]:
     if isinstance(settings, dict):
         yield from (settings[key] for key in CLASS_PATHS if isinstance(settings.get(key), str))
     for part in _parts(settings):
@@ -144,7 +144,7 @@ def kept_modules(run_dir: Path) -> set[str]:
 # -- by what a name stands for -----------------------------------------------------------------------------------------
 
 
-def check(settings: Any, hint: Any, option: str, default: Any = None) -> None:
+def check(settings: object, hint: object, option: str, default: object = None) -> None:
     """See that parsed settings name nothing but classes of the kind that is asked for.
 
     Args:
@@ -183,7 +183,7 @@ def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
         check(value, hint, f"{option}.{name}", default)
 
 
-def _class(name: str, hint: Any, option: str) -> type:
+def _class(name: str, hint: object, option: str) -> type:
     """The class of that name, which jsonargparse has imported if it is of any use."""
     module, _, attribute = name.rpartition(".")
     found, bases = getattr(sys.modules.get(module), attribute, None), _bases(hint)
@@ -193,7 +193,7 @@ def _class(name: str, hint: Any, option: str) -> type:
     raise UsageError(f"{option}: {name} is not a {wanted}" if bases else f"{option}: no class is accepted, got {name}")
 
 
-def _bases(hint: Any) -> tuple[type, ...]:
+def _bases(hint: object) -> tuple[type, ...]:
     """The classes that an annotation asks for, those that a factory has to return included."""
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if getattr(kind, "__module__", "") in ("builtins", "collections.abc", "types", "typing"):

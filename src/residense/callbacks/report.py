@@ -55,7 +55,6 @@ class Report(L.Callback):
         results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))
         if results is None or not trainer.is_global_zero:
             return
-        print_scores(results, pl_module.said)  # type: ignore[arg-type]
         for logger in trainer.loggers:
             logger.save()
             if isinstance(logger, WandbLogger):
@@ -66,6 +65,7 @@ class Report(L.Callback):
                 write_atomically(self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results))
             content = to_json(results, indent=1) + "\n"
             write_atomically(results_file(self.run_dir, stage), content.encode())  # last: a test that has it is whole
+        print_scores(results, pl_module.said)  # type: ignore[arg-type]
 
 
 def results_file(run_dir: Path, stage: str) -> Path:
