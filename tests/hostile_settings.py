@@ -1,9 +1,10 @@
 """Settings that name what must not run, in every slot that takes a class, by every route that settings arrive.
 
-    python tests/hostile_settings.py CHECKPOINT FOLDER [--n N] [--seed SEED] [--unchecked]
+    python tests/hostile_settings.py CHECKPOINT FOLDER [--n N] [--seed SEED] [--unchecked] [--commands N]
 
 runs N cases of each route in FOLDER and prints one JSON line for each: the case, whether it executed, the exit code,
-and the output. `--unchecked` switches the checks of `residense.trust` off, which shows what they prevent.
+and the output. `--commands` runs so many of all routes instead, as commands. `--unchecked` switches the checks of
+`residense.trust` off, which shows what they prevent.
 `tests/test_trust.py` runs this file in a process of its own, since an audit hook stays for the life of a process.
 """
 
@@ -15,6 +16,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,7 +171,8 @@ def arguments(case: Case, checkpoint: dict[str, Any]) -> list[str]:
         value: Any = config
         for i, key in enumerate(path):
             value = value[key] if i == 0 or path[0] == "trainer" else value["init_args"][key]
-        return ["fit", "--config=case.yaml", f"--{'.'.join(path)}={json.dumps(value)}", *ends]
+        typed = value if isinstance(value, str) else json.dumps(value)
+        return ["fit", "--config=case.yaml", f"--{'.'.join(path)}={typed}", *ends]
     settings = planted(whole_config(), case)
     hyper_parameters = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
     content = dict(checkpoint)
@@ -248,6 +251,19 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
     return {**case._asdict(), "executed": executed, "code": code, "output": output.getvalue()}
 
 
+def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The same by main.py or scripts/export.py, in a process of its own; the canary alone shows what executed."""
+    words, root = arguments(case, checkpoint), Path(__file__).parents[1]
+    script = [root / "scripts" / "export.py", "evil.ckpt", "out.safetensors"] if words == ["export"] else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((os.getcwd(), str(Path.cwd().parent / "site-packages")))}
+    command = [sys.executable, *(script or [root / "main.py", *words])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    executed = Path(CANARY).exists()
+    Path(CANARY).unlink(missing_ok=True)
+    shutil.rmtree("run", ignore_errors=True)
+    return {**case._asdict(), "executed": executed, "code": done.returncode, "output": done.stdout + done.stderr}
+
+
 def export() -> int:
     """What scripts/export.py does."""
     sys.path.append(str(Path(__file__).parents[1] / "scripts"))
@@ -277,12 +293,17 @@ def run_cases() -> None:
     parser.add_argument("--n", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--unchecked", action="store_true")
+    parser.add_argument("--commands", type=int, default=0)
     options = parser.parse_args()
     checkpoint = torch.load(options.checkpoint, weights_only=True)
     prepare(options.folder)
     if options.unchecked:
         unchecked()
     audit, rng = Audit(), random.Random(options.seed)
+    for case in rng.sample(cases(), options.commands):
+        print(json.dumps(run_as_command(case, checkpoint)), flush=True)
+    if options.commands:
+        return
     for route in (*FIT_ROUTES, *CHECKPOINT_ROUTES):
         chosen = [case for case in cases() if case.route == route]
         for case in rng.sample(chosen, min(options.n or len(chosen), len(chosen))):

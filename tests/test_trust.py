@@ -23,7 +23,7 @@ Run = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def hostile(checkpoint: str, tmp_path: Path, request: pytest.FixtureRequest) -> Run:
+def hostile(checkpoint: str, tmp_path: Path) -> Run:
     def run(*options: str) -> list[dict[str, Any]]:
         command = [sys.executable, str(HERE / "hostile_settings.py"), checkpoint, str(tmp_path), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=True)
@@ -42,10 +42,20 @@ def test_hostile_settings_never_execute(hostile: Run, request: pytest.FixtureReq
     cases = hostile(*drawn(request))
     assert len({case["route"] for case in cases}) == 8
     for case in cases:
-        assert not case["executed"], case
-        accepts = case["route"] in ("init_from", "export")  # which take weights from it, and settings as data
-        assert case["code"] == (0 if accepts else 2), case
-        assert accepts or case["output"].splitlines()[-1].startswith("error: "), case
+        assert_refused(case)
+
+
+@pytest.mark.slow
+def test_hostile_settings_never_execute_as_commands(hostile: Run, request: pytest.FixtureRequest) -> None:
+    for case in hostile("--commands=10", drawn(request)[1]):
+        assert_refused(case)
+
+
+def assert_refused(case: dict[str, Any]) -> None:
+    assert not case["executed"], case
+    accepts = case["route"] in ("init_from", "export")  # which take weights from it, and settings as data
+    assert case["code"] == (0 if accepts else 2), case
+    assert accepts or case["output"].splitlines()[-1].startswith("error: "), case
 
 
 @pytest.mark.slow
