@@ -148,8 +148,8 @@ class Task(L.LightningModule):
             step, loss = self.trainer.global_step, float(self._last_loss())  # type: ignore[attr-defined]
             raise ValueError(
                 f"training diverged: at step {step} train/loss is {loss:.4g}, and weights that are not finite are not "
-                "saved; begin a new run with a lower --model.optimizer.lr, or resume this one with --ckpt_path last and "
-                "a lower --trainer.gradient_clip_val"
+                "saved; begin a new run with a lower --model.optimizer.lr, or resume this one with --ckpt_path last "
+                "and a lower --trainer.gradient_clip_val"
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
