@@ -37,13 +37,15 @@ def check(run: Path, options: list[str]) -> None:
     Raises:
         ValueError: names the option, or the split of the data that differs.
     """
+    from residense import configs
     from residense.cli import Plan, differences  # only now, as listing the cells of a sweep should be quick
 
     plan = Plan([f"--run_dir={run}", *options])
     finished = (run / "test.json").exists()
     if not finished and not any((run / "checkpoints").glob("*.ckpt")):
         return
-    changed = differences(_experiment((run / "config.yaml").read_text()), _experiment(plan.resolved()), "")
+    before, now = configs.read(run / "config.yaml"), yaml.safe_load(plan.resolved())
+    changed = differences(_experiment(before), _experiment(now), "")
     if changed:
         shown = [f"--{name} was {_short(old)} and is {_short(new)}" for name, (old, new) in changed.items()]
         more = f" and {len(shown) - 3} more" * (len(shown) > 3)
@@ -74,8 +76,8 @@ def check_data_and_code(run: Path, plan: Any) -> None:
         print(f"{run} was trained by another version of the code, see {run / 'git.txt'}", file=sys.stderr)
 
 
-def _experiment(config: str) -> dict[str, Any]:
-    return {name: value for name, value in yaml.safe_load(config).items() if name not in NO_EFFECT}
+def _experiment(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in NO_EFFECT}
 
 
 def _short(value: Any) -> str:

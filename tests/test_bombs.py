@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 import pytest
 import torch
 
@@ -29,6 +30,7 @@ from residense import ClassificationDataModule, TaggingDataModule, Vocabulary
 from residense.cli import main
 from residense.data.batches import Encoded
 from residense.data.module import TextDataModule
+from residense.data.units import Units, subword_tokenizer
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -561,6 +563,7 @@ def checkpoint(folder: Path, **parts: Any) -> Reader:
         "datamodule_hyper_parameters": {"_class_path": "residense.TaggingDataModule"},
         "vocabulary": asdict(Vocabulary(["a"], ["a"], ["O"], "IOB2", "word")),
         "state_dict": {},
+        "pytorch-lightning_version": L.__version__,
     }
     torch.save(content | parts, folder / "bomb.ckpt")
     return command("predict", f"--ckpt_path={folder / 'bomb.ckpt'}", "--data.text=a b")
@@ -593,6 +596,24 @@ def checkpoint_long_shared_strings(folder: Path) -> Reader:
 def checkpoint_shared_words(folder: Path) -> Reader:
     vocabulary = asdict(Vocabulary(["a"], ["a"], ["O"], "IOB2", "word"))
     return checkpoint(folder, vocabulary=vocabulary | {"words": doubled("x")})
+
+
+def doubling_tokenizer() -> str:
+    """A tokenizer by whose normalizer each letter becomes two, 27 times."""
+    double = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    trained = json.loads(subword_tokenizer(["a b"] * 100, 100))
+    return json.dumps(trained | {"normalizer": {"type": "Sequence", "normalizers": [double] * 27}})
+
+
+@bomb
+def tokenizer_that_makes_texts_longer(folder: Path) -> Reader:
+    return lambda: Units("subword", doubling_tokenizer()).cut("a b")
+
+
+@bomb
+def checkpoint_a_tokenizer_that_makes_texts_longer(folder: Path) -> Reader:
+    vocabulary = Vocabulary(["a"], ["a"], ["O"], "IOB2", "word", subwords=doubling_tokenizer())
+    return checkpoint(folder, vocabulary=asdict(vocabulary))
 
 
 @bomb

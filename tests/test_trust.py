@@ -1,6 +1,7 @@
 """Nothing that settings name is imported or called unless it is trusted and of the kind that is asked for."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from residense import Block, Connection, Conv, Dense, Tagger, trust
+from residense.checkpoints import AtomicIO, moved
 from residense.cli import main
 from residense.errors import UsageError
 
@@ -111,6 +113,72 @@ def test_a_name_inside_a_text_of_a_checkpoint_is_not_trusted_either(own: str) ->
         torch.save(content, own)
         assert main(["predict", f"--ckpt_path={own}", "--data.text=x"]) == 2
         assert not Path("imported").exists()
+
+
+@pytest.mark.parametrize(
+    "option", ["--data.path=own_blocks_of_mine.conll", "--output=own_blocks_of_mine.jsonl", "--config=mine.yaml"]
+)
+def test_a_file_name_trusts_no_module(option: str, own: str) -> None:
+    Path("own_blocks_of_mine.conll").write_text("Anna O\n")
+    Path("mine.yaml").write_text("output: own_blocks_of_mine.jsonl\n")
+    assert main(["predict", f"--ckpt_path={own}", option]) == 2
+    assert not Path("imported").exists()
+
+
+def test_a_class_that_is_typed_is_trusted(own: str) -> None:
+    main(["predict", f"--ckpt_path={own}", "--data.text=x", "--model.encoder.block", "own_blocks_of_mine.Mine"])
+    assert Path("imported").exists()
+
+
+def test_a_kept_file_trusts_no_package_of_its_name(own: str, tmp_path: Path) -> None:
+    package = tmp_path / "own_package"
+    package.mkdir()
+    for file in (package / "__init__.py", tmp_path / "run" / "own_code" / "own_package.py"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert trust.kept_modules(tmp_path / "run") == set()
+
+
+def test_a_checkpoint_opens_no_address(own: str) -> None:
+    content = torch.load(own, weights_only=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"127.0.0.1:{server.getsockname()[1]}/x.yaml"
+        for name in (f"http://{address}", f"simplecache::http://{address}", "local://theirs.yaml"):
+            Path("theirs.yaml").write_text("class_path: residense.Encoder\n")
+            content["hyper_parameters"]["encoder"] = name
+            torch.save(content, own)
+            assert main(["predict", f"--ckpt_path={own}", "--data.text=x"]) == 2
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_program_of_an_installed_package_is_not_run(
+    fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--model.encoder.block=tqdm.__main__.Block") == 2
+    assert "tqdm.__main__.Block cannot be used here" in capsys.readouterr().err
+    assert "tqdm.__main__" not in sys.modules
+
+
+def test_a_checkpoint_has_nothing_removed_but_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious.txt").touch()
+    (tmp_path / "old.ckpt").touch()
+    paths = [tmp_path / "precious", tmp_path / "precious.txt", f"local://{tmp_path}/precious", tmp_path / "old.ckpt"]
+    for path in paths:
+        AtomicIO().remove_checkpoint(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "precious.txt"]
+
+
+@pytest.mark.parametrize("path", ["x/..", "local:///etc", "/etc/passwd", "missing.ckpt"])
+def test_paths_of_a_checkpoint_stay_in_the_run(path: str, tmp_path: Path) -> None:
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    (tmp_path / "best.ckpt").touch()
+    for best in ({}, {"best.ckpt": 1.0}, {path: 1.0}):
+        state = moved({**dict.fromkeys(names, path), "best_k_models": best, "dirpath": "z"}, str(tmp_path))
+        assert {state[name] for name in names} == {""}
+        assert set(state["best_k_models"]) <= {str(tmp_path / "best.ckpt")}
 
 
 def test_a_run_with_own_classes_is_resumed_while_they_are_unchanged(

@@ -44,7 +44,7 @@ def arrange(argv: Sequence[str]) -> list[str]:
     typed = {name: value for name, value in options if value is not None}
     rest = [word for name, value in options if name not in NAMED for word in _words(name, value)]
     named = [_find_config(value) for name, value in options if name in CONFIG and value is not None]
-    trusted = trust.modules(rest) | _trusted(options) | trust.modules([configs.read(path) for path in named])
+    trusted = _trusted(options) | _modules_of_classes(rest) | trust.own_modules([configs.read(path) for path in named])
     ckpt = _find_checkpoint(subcommand, typed.get("--ckpt_path"), typed.get("--run_dir"))
     found, stored = list(map(str, named)), None  # settings that somebody else may have written
     if subcommand == "fit":
@@ -59,8 +59,8 @@ def arrange(argv: Sequence[str]) -> list[str]:
         found = [_as_yaml(stored), *found]
     elif not any(name in ("--help", "-h") for name, _ in options):
         raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
-    trust.allow([rest, stored], trusted)
     configs.install(trusted if stored is not None else None)
+    trust.allow([rest, stored], trusted if stored is not None else None)
     return [
         subcommand,
         *(f"--config={config}" for config in found),
@@ -81,6 +81,16 @@ def _texts(texts: list[str]) -> list[str]:
 def _trusted(options: Sequence[tuple[str, str | None]]) -> set[str]:
     """The modules that `--trust` names."""
     return {name for option, value in options if option == "--trust" and value for name in value.split(",")}
+
+
+def _modules_of_classes(words: Sequence[str]) -> set[str]:
+    """The modules that are named where a class can stand: a file name, such as that of a corpus, trusts nothing."""
+    found, option = set(), ""
+    for word in words:
+        option, _, value = word.partition("=") if word.startswith("-") else (option, "", word)
+        if option == "--data" or option.startswith(("--model", "--trainer")):
+            found |= trust.modules(value)
+    return found
 
 
 def _find_config(name: str) -> Path:
@@ -202,7 +212,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0][:120] or type(error).__name__
         raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
     keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
-    missing = {*SETTINGS, "vocabulary", "state_dict"} - keys
+    missing = {*SETTINGS, "vocabulary", "state_dict", "pytorch-lightning_version"} - keys
     if missing:
         raise UsageError(f"{path}: not a checkpoint of this project, it lacks {', '.join(sorted(missing))}")
     if not _is_sound(checkpoint, Path(path).stat().st_size):

@@ -40,6 +40,11 @@ class AtomicIO(TorchCheckpointIO):
         """Read it as all checkpoints are read, which verifies its checksums."""
         return read_checkpoint(path)
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint; never a folder, or another file, that a damaged or hostile checkpoint names."""
+        if Path(path).suffix == ".ckpt" and Path(path).is_file():
+            Path(path).unlink()
+
 
 def is_trained(trainer: L.Trainer, checkpoint: dict[str, Any]) -> bool:
     """Whether the limits of the trainer, or early stopping, leave nothing to train after a checkpoint."""
@@ -59,15 +64,16 @@ def stopped_early(checkpoint: dict[str, Any]) -> bool:
 def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
     """The state of a `ModelCheckpoint` with the paths that its files have in `folder`.
 
-    Lightning compares the paths as text and forgets the best scores of a run that was moved, copied or linked. If the
-    files are not in `folder`, the run is a new one, and the state stays as it is.
+    Lightning compares the paths as text and forgets the best scores of a run that was moved, copied or linked. Paths of
+    files that are not in `folder` are left out: a checkpoint may name any file, and Lightning removes what it replaces.
     """
 
     def here(path: str) -> str:
-        return str(Path(folder) / Path(path).name) if path else path
+        file = Path(folder) / Path(path).name
+        return str(file) if path and file.is_file() else ""
 
-    best = {here(path): score for path, score in state["best_k_models"].items()}
-    if not all(Path(path).is_file() for path in best):
-        return state
     names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    if "" in best:  # of another run
+        return state | dict.fromkeys(names, "") | {"best_k_models": {}}
     return state | {name: here(state[name]) for name in names} | {"best_k_models": best, "dirpath": folder}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse will drop
 
 import lightning as L
+from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -43,6 +44,8 @@ from residense.parser import Parser, locate
 from residense.run import claim, git_state, is_terminal, record_run, release, run_directory, surroundings
 from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
+
+set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning has configs read from any URL
 
 HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
 CLASSES = {"trainer": L.Trainer, "checkpoint": ModelCheckpoint, "early_stopping": EarlyStopping, "ema": EMA}

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 import residense
 from residense.errors import UsageError
 from residense.messages import say
+from residense.trust import origin
 
 UNKNOWN_OPTION = (r"Option '([\w.]+)' is not accepted", r"not accept (?:option|nested key|key) '([\w.]+)'")
 MISSING_MODULE = r"No module named '([\w.]+)'(?:.*?Got value: ([\w.]+\w))?"
@@ -118,7 +119,8 @@ def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> s
     if found := re.findall(BOUND, message, re.M):
         return f"{where}{found[-1]}"
     if found := re.search(DENIED, message):
-        return f"{where}{found[1]} cannot be used here: it is not of this project, an installed package or your files"
+        reason = f"it is not of this project, an installed package or {_trust(found[1])}"
+        return f"{where}{found[1]} cannot be used here: {reason}"
     if found := re.search(SYNTAX, message):
         return f"{found[2]}:{found[3]}: {found[1]}"
     if "(<unknown>, line 1)" in message:
@@ -161,6 +163,11 @@ def locate(message: str, files: Iterable[str]) -> str:
 
 def _first(patterns: Iterable[str], message: str) -> str | None:
     return next((found[1] for found in (re.search(p, message) for p in patterns) if found), None)
+
+
+def _trust(name: str) -> str:
+    module = name.partition(".")[0]
+    return f"a file that is trusted: --trust {module}" if origin(module) == "own" else "your files"
 
 
 def _no_module(module: str, wanted: str) -> str:

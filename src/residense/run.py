@@ -59,8 +59,12 @@ def claim(path: Path) -> None:
     lock = path / ".lock"
     while not create_atomically(lock, _own().encode()):
         held = _holder(lock)
-        if held and not _is_gone(json.loads(held)):
-            raise UsageError(f"{path} is in use by {_named(json.loads(held))}; once that has ended: rm {lock}")
+        try:
+            gone, holder = not held or _is_gone(json.loads(held)), held and _named(json.loads(held))
+        except (ValueError, KeyError, TypeError, AttributeError):  # not written by this program
+            gone, holder = False, "an unknown process"
+        if not gone:
+            raise UsageError(f"{path} is in use by {holder}; once that has ended: rm {lock}")
         _take_away(lock, held)
     atexit.register(release, path)
     for folder in (path, path / "checkpoints"):

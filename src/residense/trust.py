@@ -26,7 +26,7 @@ from residense.errors import UsageError
 FUNCTIONS = (torch.relu, torch.sigmoid, torch.tanh, F.relu, F.gelu, F.silu, F.elu, F.mish, F.softplus)
 PACKAGES = (__name__.partition(".")[0], "torch", "lightning")  # imported before any settings are read
 NEVER = sys.stdlib_module_names | {"__main__", "jsonargparse"}
-DOTTED = re.compile(r"(?<![\w./-])([^\W\d]\w*)(?:\.[^\W\d]\w*)+")
+DOTTED = re.compile(r"(?<![\w./-])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 CLASS_PATHS = ("class_path", "_class_path")
 FILE = "__path__"  # where the parser keeps which file settings were read from
 
@@ -69,7 +69,11 @@ def _lies_in(place: str, folders: Iterable[str]) -> bool:
 
 def modules(settings: object) -> set[str]:
     """The top-level modules of all dotted names in settings."""
-    return {name for text in _strings(settings) for name in DOTTED.findall(text)}
+    return {name.partition(".")[0] for name in _names(settings)}
+
+
+def _names(settings: object) -> Iterator[str]:
+    return (name for text in _strings(settings) for name in DOTTED.findall(text))
 
 
 def _strings(settings: object) -> Iterator[str]:
@@ -97,6 +101,8 @@ def allow(settings: object, trusted: Collection[str] | None = None) -> None:
         kind = origin(module)
         own = kind == "own" and (trusted is None or module in trusted)
         (allowed if own or kind in ("installed", "missing") else denied).append(module)
+    scripts = (name.partition(".__main__")[0] for name in _names(settings) if ".__main__" in name)
+    denied += [f"{package}.__main__" for package in scripts]  # which runs a program when it is imported
     set_parsing_settings(import_path_denylist=denied, import_path_allowlist=allowed)
 
 
@@ -132,11 +138,11 @@ def own_file(module: str) -> Path | None:
 
 
 def kept_modules(run_dir: Path) -> set[str]:
-    """The user's modules that are still what they were when the run in a directory began."""
+    """The user's files that are still what they were when the run in a directory began; packages are not kept."""
     kept = set()
     for copy in (run_dir / "own_code").glob("*.py"):
         file = own_file(copy.stem) if origin(copy.stem) == "own" else None
-        if file is not None and file.read_bytes() == copy.read_bytes():
+        if file is not None and file.name == copy.name and file.read_bytes() == copy.read_bytes():
             kept.add(copy.stem)
     return kept
 

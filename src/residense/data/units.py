@@ -1,7 +1,9 @@
 """What a token of a text to classify is: a word, a character, or a subword; and which tokens of a long one are read."""
 
+import json
 import re
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,8 @@ class Units:
         if unit == "subword":
             from tokenizers import Tokenizer
 
+            if not _is_bounded(subwords):
+                raise ValueError("data.subwords: not a tokenizer, or one that makes texts ever longer")
             self._tokenizer: Any = Tokenizer.from_str(subwords)
 
     def cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
@@ -37,6 +41,22 @@ class Units:
             return [" " if text[start].isspace() else text[start] for start, _ in places], places
         places = tokenize(text, self.unit)
         return [text[start:end] for start, end in places], places
+
+
+def _is_bounded(subwords: str) -> bool:
+    """Whether a tokenizer, which a checkpoint may bring along, makes texts at most 100 times longer."""
+    try:
+        return _growth(json.loads(subwords)["normalizer"]) <= 100
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def _growth(normalizer: Any) -> int:
+    """How much longer a text may become, as each replacement multiplies its length."""
+    if isinstance(normalizer, dict):
+        own = len(str(normalizer.get("content"))) if normalizer.get("type") == "Replace" else 1
+        return max(1, own) * _growth([*normalizer.values()])
+    return prod(map(_growth, normalizer)) if isinstance(normalizer, list) else 1
 
 
 def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
