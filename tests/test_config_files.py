@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 FEW = ["--run_dir=run", "--logger=none", "--test_after_fit=false", "--data.synthetic.size=60", "--trainer.max_epochs=1"]
 
 
-@pytest.mark.parametrize("place", ["mine.yaml", "deep/inside/mine.yaml", "configs/mine/mine.yaml"])
+@pytest.mark.parametrize(
+    "place",
+    ["mine.yaml", *(pytest.param(f"{folder}/mine.yaml", marks=pytest.mark.slow) for folder in ("a/b", "configs/c"))],
+)
 def test_a_copy_of_a_config_works_anywhere(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     copy = tmp_path / place

@@ -54,7 +54,8 @@ def read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("columns", [80, *(pytest.param(wide, marks=pytest.mark.slow) for wide in (120, 200))])
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 120, 200])
 def test_each_epoch_leaves_its_line_and_no_bar_stays(columns: int, tmp_path: Path) -> None:
     lines, screen = shown([sys.executable, str(MAIN), *OPTIONS], columns, tmp_path)
     epochs = [line for line in lines if "epoch " in line.lower() and "best" not in line]
