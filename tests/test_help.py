@@ -11,7 +11,7 @@ import torch
 import residense
 from residense.cli import main
 
-GIVEN = {"in_dim", "out_dim", "index", "block", "num_chars", "p"}  # by what is around a part, not by the user
+GIVEN = {"in_dim", "out_dim", "index", "bypass", "block", "num_chars", "p"}  # by what is around a part, not by the user
 PUBLIC = {name: getattr(residense, name) for name in residense._HOME}
 PARTS = [name for name, part in PUBLIC.items() if inspect.isclass(part)]
 
