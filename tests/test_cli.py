@@ -657,7 +657,7 @@ def test_a_compiled_encoder_keeps_the_names_of_its_weights(
     assert fit("--model=compiled.Compiled", "--run_dir=here", *options) == 0
     assert not [name for name in torch.load("here/checkpoints/best.ckpt")["state_dict"] if "_orig_mod" in name]
     capfd.readouterr()
-    options = ["--run_dir=here", "--ckpt_path=best", "--data.text=Anna"]
+    options = ["--run_dir=here", "--ckpt_path=best", "--trust=compiled", "--data.text=Anna"]
     assert predict(capfd, *options) == predict(capfd, *options, "--model=Tagger")
 
 
@@ -716,6 +716,7 @@ def test_a_copied_file_is_a_part_of_ones_own(source: str, tmp_path: Path) -> Non
         str(ROOT / "main.py"),
         "predict",
         "--ckpt_path=run/checkpoints/best.ckpt",
+        "--trust=copied",
         "--data.text=Anna",
     ]
     assert json.loads(subprocess.run(best, cwd=tmp_path, check=True, capture_output=True).stdout)["text"] == "Anna"
