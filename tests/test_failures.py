@@ -42,7 +42,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if shutil.which("mount") is None or mount(folder, "size=6m"):
         pytest.skip("a disk can be mounted by root alone")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # the process of W&B may still end there
 
 
 def mount(folder: Path, options: str) -> int:

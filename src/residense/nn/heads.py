@@ -81,7 +81,7 @@ class CRF(TaggingHead):
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         emissions, scores = self._scores(h)
         losses = crf.log_partition(emissions, mask, scores) - crf.path_score(emissions, tags, mask, scores)
-        return losses.sum().float()
+        return losses.sum().to(torch.promote_types(h.dtype, torch.float32))
 
     def decode(self, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         emissions, scores = self._scores(h)
