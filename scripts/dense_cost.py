@@ -92,7 +92,11 @@ def saved_bytes(model: Encoder) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(torch.randn(*SHAPE, WIDTH), torch.ones(SHAPE, dtype=torch.bool))[0].square().mean()
+        loss = (
+            model(torch.randn(*SHAPE, WIDTH), torch.ones(SHAPE, dtype=torch.bool))[0]
+            .square()
+            .mean()
+        )
     total = sum(kept.values())
     del loss
     return total
@@ -139,8 +143,12 @@ def main() -> None:
         depth = int(sys.argv[2])
         print(json.dumps(times(depth) if sys.argv[1] == "times" else measure(sys.argv[1], depth)))
         return
-    print((__doc__ or "").replace("    python", "```bash\npython").replace(".md\n", ".md\n```\n", 1))
-    print("| depth | " + " | ".join(f"{name}: saved MiB | peak MiB | ms" for name in VARIANTS) + " |")
+    print(
+        (__doc__ or "").replace("    python", "```bash\npython").replace(".md\n", ".md\n```\n", 1)
+    )
+    print(
+        "| depth | " + " | ".join(f"{name}: saved MiB | peak MiB | ms" for name in VARIANTS) + " |"
+    )
     print("|---" * (1 + 3 * len(VARIANTS)) + "|")
     shares = []
     for depth in DEPTHS:
@@ -148,7 +156,9 @@ def main() -> None:
         clock = call("times", depth)
         rows = {name: call(name, depth) for name in VARIANTS}
         dense, naive = (rows[name] | {"time": clock[name]} for name in ("Dense", "torch.cat"))
-        share = ", ".join(f"{kind} {dense[kind] / naive[kind]:.2f}" for kind in ("peak", "saved", "time"))
+        share = ", ".join(
+            f"{kind} {dense[kind] / naive[kind]:.2f}" for kind in ("peak", "saved", "time")
+        )
         shares.append(f"depth {depth}: {share}")
         for name, row in rows.items():
             cells += [f"{row['saved']:.1f}", f"{row['peak']:.1f}", f"{clock[name]:.0f}"]
@@ -159,7 +169,9 @@ def main() -> None:
 def call(what: str, depth: int) -> dict[str, float]:
     command = [sys.executable, __file__, what, str(depth)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    return json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def table(rows: list[Row]) -> str:
     cells = groups(rows, "connection", "depth")
     depths = sorted({int(row["depth"]) for row in rows})
     lines = [
-        "| connection | " + " | ".join(f"depth {depth}" for depth in depths) + " | parameters, deepest |",
+        "| connection | "
+        + " | ".join(f"depth {depth}" for depth in depths)
+        + " | parameters, deepest |",
         "|---" * (len(depths) + 2) + "|",
     ]
     for name in sorted({row["connection"] for row in rows}, key=_place):
@@ -59,12 +61,20 @@ def plot(rows: list[Row], path: Path) -> None:
     panels = groups(swept, "rows", "corpus", "block")
     columns = 3
     lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4 * columns, 3.2 * lines), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(4 * columns, 3.2 * lines), layout="constrained", squeeze=False
+    )
     for axis, (key, panel) in zip(axes.flat, sorted(panels.items(), reverse=True), strict=False):
-        for name, cells in sorted(groups(panel, "connection").items(), key=lambda item: _place(item[0][0])):
-            points = sorted((int(depth), *mean(cell)) for (depth,), cell in groups(cells, "depth").items())
+        for name, cells in sorted(
+            groups(panel, "connection").items(), key=lambda item: _place(item[0][0])
+        ):
+            points = sorted(
+                (int(depth), *mean(cell)) for (depth,), cell in groups(cells, "depth").items()
+            )
             depths, means, spreads = zip(*points, strict=True)
-            axis.errorbar(depths, means, spreads, marker="o", markersize=3, capsize=2, label=name[0])
+            axis.errorbar(
+                depths, means, spreads, marker="o", markersize=3, capsize=2, label=name[0]
+            )
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set_title(", ".join([key[1], key[2], key[0]]), fontsize=9)
@@ -73,7 +83,12 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.xaxis.set_major_formatter("{x:.0f}")
         for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
             ticks("{x:.2g}")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(ORDER), fontsize=9)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(ORDER),
+        fontsize=9,
+    )
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     figure.savefig(path, dpi=110)
@@ -85,7 +100,9 @@ def main() -> None:
         sys.exit(__doc__)
     with Path(sys.argv[1]).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    for (kind, corpus, block), part in sorted(groups(rows, "rows", "corpus", "block").items(), reverse=True):
+    for (kind, corpus, block), part in sorted(
+        groups(rows, "rows", "corpus", "block").items(), reverse=True
+    ):
         print(f"### {corpus}, {block}, {kind}\n\n{table(part)}\n")
     plot(rows, Path(sys.argv[2]))
 

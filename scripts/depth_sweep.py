@@ -48,7 +48,9 @@ from residense import (
 
 STEPS, WIDTH, LAST, SEEDS = 300, 64, 50, (0, 1, 2)
 BLOCKS: dict[str, Any] = {"conv": Conv, "transformer": [Attention, FeedForward]}
-SWEPT: dict[str, Any] = {kind.__name__: kind for kind in (Plain, Residual, Dense, DepthWeighted, HyperConnections)}
+SWEPT: dict[str, Any] = {
+    kind.__name__: kind for kind in (Plain, Residual, Dense, DepthWeighted, HyperConnections)
+}
 OTHERS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
@@ -94,7 +96,9 @@ class Losses(L.Callback):
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.values.append(outputs["loss"].item())
 
 
@@ -103,13 +107,17 @@ def encoder(cell: Cell, in_dim: int, width: int = WIDTH, connection: str = "") -
     wiring = (SWEPT | OTHERS)[connection or cell.connection]
     if wiring is Dense:
         wiring = partial(Dense, growth_rate=width // 4, bottleneck=4)  # blocks read the width
-    return Encoder(in_dim, BLOCKS[cell.block], wiring, cell.depth, width, partial(Branch, dropout=0.0))
+    return Encoder(
+        in_dim, BLOCKS[cell.block], wiring, cell.depth, width, partial(Branch, dropout=0.0)
+    )
 
 
 def equal_width(cell: Cell, in_dim: int) -> int:
     """The width with which a connection has as many parameters as `Residual` at the common width."""
     wanted = count(encoder(cell, in_dim, connection="Residual"))
-    return min(range(8, 257, 4), key=lambda width: abs(count(encoder(cell, in_dim, width)) - wanted))
+    return min(
+        range(8, 257, 4), key=lambda width: abs(count(encoder(cell, in_dim, width)) - wanted)
+    )
 
 
 def count(module: torch.nn.Module) -> int:
@@ -119,7 +127,9 @@ def count(module: torch.nn.Module) -> int:
 def train(cell: Cell, wnut17: str | None) -> dict[str, Any]:
     """Train a cell; what came of it."""
     L.seed_everything(cell.seed, verbose=False)
-    data = TaggingDataModule(path=wnut17, batch_tokens=512) if cell.corpus == "wnut17" else embedded()
+    data = (
+        TaggingDataModule(path=wnut17, batch_tokens=512) if cell.corpus == "wnut17" else embedded()
+    )
     embeddings = partial(Embeddings, characters=None)
     made: list[Encoder] = []
 
@@ -157,10 +167,14 @@ def embedded() -> TaggingDataModule:
 
 def main() -> None:
     """Read the command line, and train what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path)
     parser.add_argument("--wnut17")
-    parser.add_argument("--block", choices=BLOCKS, help="only the cells of one block, as for two processes at once")
+    parser.add_argument(
+        "--block", choices=BLOCKS, help="only the cells of one block, as for two processes at once"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -172,7 +186,9 @@ def main() -> None:
         with options.file.open(newline="") as file:
             done = {tuple(row[field] for field in Cell._fields) for row in csv.DictReader(file)}
     for cell in cells():
-        absent = (cell.corpus == "wnut17" and not options.wnut17) or (options.block or cell.block) != cell.block
+        absent = (cell.corpus == "wnut17" and not options.wnut17) or (
+            options.block or cell.block
+        ) != cell.block
         if absent or tuple(map(str, cell)) in done:
             continue
         row = cell._asdict() | train(cell, options.wnut17)

@@ -68,7 +68,12 @@ def trained_map(connection: Any) -> Tensor:
     L.seed_everything(0, verbose=False)
     data = TaggingDataModule(synthetic=Synthetic())
     make = partial(
-        Encoder, block=Conv, connection=connection, depth=DEPTH, dim=WIDTH, branch=partial(Branch, dropout=0.0)
+        Encoder,
+        block=Conv,
+        connection=connection,
+        depth=DEPTH,
+        dim=WIDTH,
+        branch=partial(Branch, dropout=0.0),
     )
     optimizer = partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.01, fused=True)
     task = Tagger(partial(Embeddings, characters=None), make, Softmax, optimizer=optimizer)
@@ -105,18 +110,40 @@ def draw(map_: Tensor, title: str, path: Path) -> None:
 
 
 def _wiring(axis: Axes, shares: Tensor, names: list[str]) -> None:
-    for reader, row in enumerate(shares.tolist(), start=1):  # row i is what block i + 1 reads; the last, what comes out
+    for reader, row in enumerate(
+        shares.tolist(), start=1
+    ):  # row i is what block i + 1 reads; the last, what comes out
         for source, share in enumerate(row[:reader]):
-            span, look = reader - source, {"linewidth": 5 * share**0.5, "alpha": min(1.0, 0.9 * share**0.4)}
+            span, look = (
+                reader - source,
+                {"linewidth": 5 * share**0.5, "alpha": min(1.0, 0.9 * share**0.4)},
+            )
             if span == 1:
                 axis.plot([source, reader], [0, 0], color="tab:blue", **look)
             else:
                 centre = (source + reader) / 2
                 side = (0, 180) if reader % 2 else (180, 360)  # readers in turn above and below
                 height = 0.75 * span
-                axis.add_patch(Arc((centre, 0), span, height, theta1=side[0], theta2=side[1], color="tab:blue", **look))
+                axis.add_patch(
+                    Arc(
+                        (centre, 0),
+                        span,
+                        height,
+                        theta1=side[0],
+                        theta2=side[1],
+                        color="tab:blue",
+                        **look,
+                    )
+                )
     for place, name in enumerate(names):
-        axis.text(place, 0, name, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white", "ec": "black"})
+        axis.text(
+            place,
+            0,
+            name,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round", "fc": "white", "ec": "black"},
+        )
     axis.set_xlim(-0.5, len(names) - 0.5)
     axis.set_ylim(-0.42 * len(names), 0.42 * len(names))
     axis.set_axis_off()

@@ -29,9 +29,14 @@ def export(source: Path, target: Path) -> int:
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target} is not a file in a folder that exists")
     checkpoint = read_checkpoint(source)
-    described = {"model": class_config(checkpoint["hyper_parameters"]), "vocabulary": checkpoint["vocabulary"]}
+    described = {
+        "model": class_config(checkpoint["hyper_parameters"]),
+        "vocabulary": checkpoint["vocabulary"],
+    }
     metadata = {"format": "pt"} | {name: json.dumps(content) for name, content in described.items()}
-    stored = checkpoint["state_dict"].items()  # which safetensors takes unless two names share their memory
+    stored = checkpoint[
+        "state_dict"
+    ].items()  # which safetensors takes unless two names share their memory
     weights = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in stored}
     write_atomically(target, save(weights, metadata))
     return len(weights)

@@ -37,14 +37,21 @@ def forms(name: str) -> tuple[str, str, str]:
 def files(root: Path) -> Iterator[Path]:
     """The text files of the project: those that git knows or would take, or else all."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
     )
     if listed.returncode == 0:
         found = [root / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
     else:
         found = [path for path in root.rglob("*") if not PASSED & set(path.relative_to(root).parts)]
     for path in sorted(set(found)):
-        if path.is_file() and not path.is_symlink() and path.name not in KEPT and b"\0" not in path.read_bytes():
+        if (
+            path.is_file()
+            and not path.is_symlink()
+            and path.name not in KEPT
+            and b"\0" not in path.read_bytes()
+        ):
             yield path
 
 
@@ -66,7 +73,9 @@ def package(root: Path) -> str:
 def check(root: Path, old: str, new: str) -> None:
     """Refuse what is no name for a package, and what could not be told apart from other words afterwards."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", new) or keyword.iskeyword(new) or "__" in new:
-        sys.exit(f"error: {new!r} is no name for a package: use lower-case letters, digits and single underscores")
+        sys.exit(
+            f"error: {new!r} is no name for a package: use lower-case letters, digits and single underscores"
+        )
     if new in sys.stdlib_module_names:
         sys.exit(f"error: {new} is a module of Python itself: use another name")
     word = re.compile("|".join(rf"(?<![A-Za-z0-9]){form}(?![A-Za-z0-9])" for form in forms(new)))

@@ -43,8 +43,13 @@ class AllReduce(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         if trainer.current_epoch:
-            timers = self.ddp._get_ddp_logging_data()  # of a step before; read here, where nobody counts the seconds
-            reduced, hidden = timers["backward_comm_time"], timers["backward_compute_comm_overlap_time"]
+            timers = (
+                self.ddp._get_ddp_logging_data()
+            )  # of a step before; read here, where nobody counts the seconds
+            reduced, hidden = (
+                timers["backward_comm_time"],
+                timers["backward_compute_comm_overlap_time"],
+            )
             self.seconds["all-reduce"] += reduced / 1e9
             self.seconds["exposed"] += (reduced - hidden) / 1e9
         self.begin = time.perf_counter()
@@ -64,7 +69,9 @@ def start(run: Path, device: int, options: list[str]) -> subprocess.Popen[str]:
     if "--trainer.devices=1" in options:
         environment["CUDA_VISIBLE_DEVICES"] = str(device)
     command = [sys.executable, str(MAIN), "fit", f"--run_dir={run}", *options]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def train(runs: int, options: list[str]) -> tuple[float, dict[str, float]]:
@@ -76,24 +83,40 @@ def train(runs: int, options: list[str]) -> tuple[float, dict[str, float]]:
         if any(process.returncode for process in processes):
             sys.exit("".join(errors))
         seconds = directories[0] / "allreduce.json"
-        return sum(map(rate, directories)), json.loads(seconds.read_text()) if seconds.exists() else {}
+        return sum(map(rate, directories)), json.loads(
+            seconds.read_text()
+        ) if seconds.exists() else {}
 
 
 def rate(run: Path) -> float:
     """Tokens per second of all epochs but the first and the last, which are equally long."""
     with (run / "metrics.csv").open(newline="") as stream:
-        rates = [float(row["train/tokens_per_s"]) for row in csv.DictReader(stream) if row["train/tokens_per_s"]]
+        rates = [
+            float(row["train/tokens_per_s"])
+            for row in csv.DictReader(stream)
+            if row["train/tokens_per_s"]
+        ]
     return statistics.harmonic_mean(rates[1:-1])
 
 
 def compare(options: list[str]) -> dict[str, float]:
     """One round."""
     one, _ = train(1, [*options, "--trainer.devices=1"])
-    shared = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.callbacks=scaling.AllReduce"]
+    shared = [
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--trainer.callbacks=scaling.AllReduce",
+    ]
     ddp, seconds = train(1, [*options, *shared])
     two, _ = train(2, [*options, "--trainer.devices=1"])
     shares = {name: seconds[name] / seconds["step"] for name in ("all-reduce", "exposed")}
-    return {"one": one, "DDP": ddp, "two": two, "DDP / one": ddp / one, "DDP / two": ddp / two} | shares
+    return {
+        "one": one,
+        "DDP": ddp,
+        "two": two,
+        "DDP / one": ddp / one,
+        "DDP / two": ddp / two,
+    } | shares
 
 
 def row(name: str, values: dict[str, float]) -> str:
@@ -103,25 +126,40 @@ def row(name: str, values: dict[str, float]) -> str:
 
 def main() -> None:
     """Measure, and print a table for each size of the batch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=5, help="rounds")
-    parser.add_argument("--epochs", type=int, default=5, help="of each run; the first and the last are left out")
-    parser.add_argument("--batch_tokens", type=int, nargs="+", default=[512, 4096], help="of the global batch")
+    parser.add_argument(
+        "--epochs", type=int, default=5, help="of each run; the first and the last are left out"
+    )
+    parser.add_argument(
+        "--batch_tokens", type=int, nargs="+", default=[512, 4096], help="of the global batch"
+    )
     parser.add_argument("--devices", default="cpu", help="cpu or gpu")
     own, others = parser.parse_known_args()
     if own.epochs < 3:
         parser.error("--epochs must be at least 3")
-    fixed = ["--config=dense_ner.yaml", "--logger=csv", "--test_after_fit=false", "--trainer.limit_val_batches=1"]
+    fixed = [
+        "--config=dense_ner.yaml",
+        "--logger=csv",
+        "--test_after_fit=false",
+        "--trainer.limit_val_batches=1",
+    ]
     fixed += [f"--trainer.max_epochs={own.epochs}", f"--trainer.accelerator={own.devices}"]
     fixed += ["--trainer.enable_checkpointing=false", *others]
     for size in own.batch_tokens:
-        print(f"\nTokens per second, {size:,} tokens in a global batch:\n\n| round | {' | '.join(COLUMNS)} |")
+        print(
+            f"\nTokens per second, {size:,} tokens in a global batch:\n\n| round | {' | '.join(COLUMNS)} |"
+        )
         print("|---" + "|--:" * len(COLUMNS) + "|", flush=True)
         rounds = []
         for number in range(own.pairs):
             rounds.append(compare([*fixed, f"--data.batch_tokens={size}"]))
             print(row(str(number + 1), rounds[-1]), flush=True)
-        print(row("median", {c: statistics.median(r[c] for r in rounds) for c in COLUMNS}), flush=True)
+        print(
+            row("median", {c: statistics.median(r[c] for r in rounds) for c in COLUMNS}), flush=True
+        )
 
 
 if __name__ == "__main__":

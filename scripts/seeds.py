@@ -38,7 +38,10 @@ def check(run: Path, options: list[str]) -> None:
         ValueError: names the option, or the split of the data that differs.
     """
     from residense import configs
-    from residense.cli import Plan, differences  # only now, as listing the cells of a sweep should be quick
+    from residense.cli import (
+        Plan,
+        differences,
+    )  # only now, as listing the cells of a sweep should be quick
 
     plan = Plan([f"--run_dir={run}", *options])
     finished = (run / "test.json").exists()
@@ -47,9 +50,14 @@ def check(run: Path, options: list[str]) -> None:
     before, now = configs.read(run / "config.yaml"), yaml.safe_load(plan.resolved())
     changed = differences(_experiment(before), _experiment(now), "")
     if changed:
-        shown = [f"--{name} was {_short(old)} and is {_short(new)}" for name, (old, new) in changed.items()]
+        shown = [
+            f"--{name} was {_short(old)} and is {_short(new)}"
+            for name, (old, new) in changed.items()
+        ]
         more = f" and {len(shown) - 3} more" * (len(shown) > 3)
-        raise ValueError(f"{run} holds another experiment: {'; '.join(shown[:3])}{more}: use another folder")
+        raise ValueError(
+            f"{run} holds another experiment: {'; '.join(shown[:3])}{more}: use another folder"
+        )
     if finished:  # any other run compares the data when it is resumed
         check_data_and_code(run, plan)
 
@@ -70,10 +78,15 @@ def check_data_and_code(run: Path, plan: Any) -> None:
     if before is None or now is None:
         raise ValueError(f"{run} does not say which data it was trained on: use another folder")
     if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
-        raise ValueError(f"{run} was trained on other data, {', '.join(changed)} changed since: use another folder")
+        raise ValueError(
+            f"{run} was trained on other data, {', '.join(changed)} changed since: use another folder"
+        )
     version = checkpoint.get("versions", {}).get("residense", __version__)
     if version != __version__ or _code((run / "git.txt").read_text()) != _code(git_state()):
-        print(f"{run} was trained by another version of the code, see {run / 'git.txt'}", file=sys.stderr)
+        print(
+            f"{run} was trained by another version of the code, see {run / 'git.txt'}",
+            file=sys.stderr,
+        )
 
 
 def _experiment(config: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +94,11 @@ def _experiment(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return value.rsplit(".", 1)[-1] if isinstance(value, str) and value.startswith("residense.") else str(value)
+    return (
+        value.rsplit(".", 1)[-1]
+        if isinstance(value, str) and value.startswith("residense.")
+        else str(value)
+    )
 
 
 def _code(state: str) -> list[str]:
@@ -92,11 +109,20 @@ def _code(state: str) -> list[str]:
 def score(run: Path, options: list[str]) -> dict[str, float]:
     """Test scores of the run in a folder, trained first if need be."""
     if not (run / "test.json").exists():
-        command = [sys.executable, str(MAIN), "fit", f"--run_dir={run}", *options, "--ckpt_path=last"]
+        command = [
+            sys.executable,
+            str(MAIN),
+            "fit",
+            f"--run_dir={run}",
+            *options,
+            "--ckpt_path=last",
+        ]
         if code := subprocess.run(command).returncode:
             sys.exit(code)
     if not (run / "test.json").exists():
-        sys.exit(f"error: {run} has no test scores: is there a test split, and --test_after_fit true?")
+        sys.exit(
+            f"error: {run} has no test scores: is there a test split, and --test_after_fit true?"
+        )
     results = json.loads((run / "test.json").read_text())
     unseen = results.get("compared", {}).get("unseen in training", {})
     found = {said: 100 * results[name] for name, said in NAMES.items() if name in results}
@@ -108,11 +134,18 @@ def main() -> None:
     if len(sys.argv) < 4 or not sys.argv[1].isdigit():
         sys.exit(__doc__)
     folder, options = Path(sys.argv[2]), sys.argv[3:]
-    rows = scores({folder / f"seed-{n}": [f"--seed_everything={n}", *options] for n in range(int(sys.argv[1]))})
+    rows = scores(
+        {
+            folder / f"seed-{n}": [f"--seed_everything={n}", *options]
+            for n in range(int(sys.argv[1]))
+        }
+    )
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if name in row]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{name:10s} {statistics.mean(values):6.2f} +- {spread:.2f}   {', '.join(f'{v:.2f}' for v in values)}")
+        print(
+            f"{name:10s} {statistics.mean(values):6.2f} +- {spread:.2f}   {', '.join(f'{v:.2f}' for v in values)}"
+        )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,15 @@ def soak(tests: tuple[str, ...], n: int, seed: int) -> tuple[list[ElementTree.El
     """Run the tests; their results, and the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-ojunit_family=xunit1", "--dist=loadgroup", *tests]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-ojunit_family=xunit1",
+            "--dist=loadgroup",
+            *tests,
+        ]
         command += [f"--n={n}", f"--seed={seed}"]
         code = subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT).returncode
         return list(ElementTree.parse(report).iter("testcase")), code
@@ -38,14 +46,20 @@ def table(cases: list[ElementTree.Element]) -> str:
     runs, failed = Counter[str](), Counter[str]()
     for case in cases:
         kind = case.get("name", "").partition("[")[2].rpartition("-")[0] or case.get("name", "")
-        found = [p.get("value", "").split("|") for p in case.iter("property") if p.get("name") == "point"]
+        found = [
+            p.get("value", "").split("|") for p in case.iter("property") if p.get("name") == "point"
+        ]
         points[kind] += [(place, event) for place, event in found]
         runs[kind] += 1
         failed[kind] += bool(case.findall("failure") or case.findall("error"))
     lines = ["| kind | runs | points | events | places | failed |", "|---|---|---|---|---|---|"]
     for kind, stops in points.items():
-        places, events = (_counts(Counter(part)) for part in zip(*stops, strict=True)) if stops else ("", "")
-        lines.append(f"| {kind} | {runs[kind]} | {len(stops)} | {events} | {places} | {failed[kind]} |")
+        places, events = (
+            (_counts(Counter(part)) for part in zip(*stops, strict=True)) if stops else ("", "")
+        )
+        lines.append(
+            f"| {kind} | {runs[kind]} | {len(stops)} | {events} | {places} | {failed[kind]} |"
+        )
     return "\n".join(lines)
 
 
@@ -55,15 +69,23 @@ def _counts(counter: Counter[str]) -> str:
 
 def main() -> None:
     """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=20, help="runs, or signals on SLURM")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="by which points are drawn")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(10**6), help="by which points are drawn"
+    )
     parser.add_argument("--slurm", action="store_true", help="signals on a real SLURM instead")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     begin = time.monotonic()
     cases, code = soak(SLURM if options.slurm else KILLED, options.n, options.seed)
-    print(table(cases), f"seed {options.seed}, {(time.monotonic() - begin) / 60:.0f} minutes", sep="\n")
+    print(
+        table(cases),
+        f"seed {options.seed}, {(time.monotonic() - begin) / 60:.0f} minutes",
+        sep="\n",
+    )
     sys.exit(code)
 
 

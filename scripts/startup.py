@@ -15,7 +15,14 @@ MAIN = str(Path(__file__).parents[1] / "main.py")
 COMMANDS = {
     "import lightning.pytorch.cli": ["-c", "import lightning.pytorch.cli"],
     "main.py --help": [MAIN, "--help"],
-    "config error": [MAIN, "fit", "--config", "dense_ner.yaml", "--model.encoder.conection", "Dense"],
+    "config error": [
+        MAIN,
+        "fit",
+        "--config",
+        "dense_ner.yaml",
+        "--model.encoder.conection",
+        "Dense",
+    ],
 }
 
 

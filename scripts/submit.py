@@ -17,22 +17,44 @@ from pathlib import Path
 from sweep import cells
 
 SCRIPT = Path(__file__).with_name("train.slurm")
-SBATCH = ("time", "array", "dependency", "partition", "account", "qos", "mem", "job-name", "mail-user", "constraint")
+SBATCH = (
+    "time",
+    "array",
+    "dependency",
+    "partition",
+    "account",
+    "qos",
+    "mem",
+    "job-name",
+    "mail-user",
+    "constraint",
+)
 
 
 def command(words: Sequence[str]) -> tuple[list[str], bool]:
     """The sbatch command of a command line, and whether it is only to be shown."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus-per-node", type=int, default=0)
-    parser.add_argument("--tasks-per-node", type=int, help="processes on a node; one for each GPU if left out")
+    parser.add_argument(
+        "--tasks-per-node", type=int, help="processes on a node; one for each GPU if left out"
+    )
     parser.add_argument("--cpus-per-task", type=int, default=4)
-    parser.add_argument("--grace", type=int, default=120, help="seconds before the time limit at which the run saves")
+    parser.add_argument(
+        "--grace",
+        type=int,
+        default=120,
+        help="seconds before the time limit at which the run saves",
+    )
     for name in SBATCH:
         parser.add_argument(f"--{name}", help="as sbatch has it")
-    parser.add_argument("--sweep", type=Path, help="a grid of configs/sweeps: an array with a task for each cell")
+    parser.add_argument(
+        "--sweep", type=Path, help="a grid of configs/sweeps: an array with a task for each cell"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the command, submit nothing")
     options, rest = parser.parse_known_args(words)
     tasks = options.tasks_per_node or max(1, options.gpus_per_node)
@@ -40,7 +62,11 @@ def command(words: Sequence[str]) -> tuple[list[str], bool]:
     if options.sweep:
         exported.append(f"SWEEP={options.sweep}")
         options.array = options.array or f"0-{len(cells(options.sweep)) - 1}"
-    resources = [f"--nodes={options.nodes}", f"--ntasks-per-node={tasks}", f"--cpus-per-task={options.cpus_per_task}"]
+    resources = [
+        f"--nodes={options.nodes}",
+        f"--ntasks-per-node={tasks}",
+        f"--cpus-per-task={options.cpus_per_task}",
+    ]
     resources += [f"--gpus-per-node={options.gpus_per_node}"] * bool(options.gpus_per_node)
     resources += [f"--signal=SIGUSR1@{options.grace}", f"--export={','.join(exported)}"]
     given = {name: getattr(options, name.replace("-", "_")) for name in SBATCH}

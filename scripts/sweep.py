@@ -30,16 +30,25 @@ def cells(path: Path) -> list[list[str]]:
         sys.exit(f"error: no sweep {path}; there are some in configs/sweeps/")
     try:
         sweep = configs.read(path)
-        given = [(name, [p["value"]] if "value" in p else p.get("values")) for name, p in sweep["parameters"].items()]
+        given = [
+            (name, [p["value"]] if "value" in p else p.get("values"))
+            for name, p in sweep["parameters"].items()
+        ]
         method, command = sweep["method"], sweep["command"]
         fixed = command[command.index("fit") + 1 : command.index("${args}")]
     except UsageError as error:
         sys.exit(f"error: {error}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = (
+            f"{error.args[0]} is missing"
+            if isinstance(error, KeyError)
+            else str(error).splitlines()[0]
+        )
         sys.exit(f"error: {path}: not a sweep like those in configs/sweeps/: {reason}")
     if method != "grid" or not all(isinstance(values, list) for _, values in given):
-        sys.exit(f"error: {path}: only `method: grid`, with `values` for each parameter, has cells; use `wandb sweep`")
+        sys.exit(
+            f"error: {path}: only `method: grid`, with `values` for each parameter, has cells; use `wandb sweep`"
+        )
     pairs = ([f"--{name}={value}" for value in values] for name, values in given)
     return [[*fixed, *cell] for cell in itertools.product(*pairs)]
 

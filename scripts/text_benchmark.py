@@ -44,7 +44,12 @@ ROWS = {
     "embedded": Row(None, "dense_cls.yaml"),
     "trec": Row("trec", "residual_cls.yaml", TREC, SHORT),
     "sst2": Row("sst2", "dense_cls.yaml", {}, {"trainer.max_epochs": 8, "data.batch_tokens": 1024}),
-    "ag-news": Row("ag-news", "residual_cls.yaml", {"files": "*[k,t].tsv.gz"}, {**SHORT, "trainer.max_epochs": 6}),
+    "ag-news": Row(
+        "ag-news",
+        "residual_cls.yaml",
+        {"files": "*[k,t].tsv.gz"},
+        {**SHORT, "trainer.max_epochs": 6},
+    ),
     "banking77": Row("banking77", "residual_cls.yaml", {}, {**SHORT, "trainer.max_epochs": 20}),
     "chnsenticorp": Row(
         "chnsenticorp-htl",
@@ -71,7 +76,9 @@ def options(row: Row, data: Path) -> list[str]:
 
 def text_baseline(row: Row, data: Path) -> float:
     """Test accuracy of a linear model of n-grams, in percent."""
-    read = ClassificationDataModule(path=None if row.folder is None else str(data / row.folder), **row.data)
+    read = ClassificationDataModule(
+        path=None if row.folder is None else str(data / row.folder), **row.data
+    )
     read.setup("test")
     (train, gold), (texts, right) = (
         (corpus.raw, [classes[0] for classes in corpus.document_classes()])
@@ -106,14 +113,18 @@ def baselines(row: Row, data: Path, run: Path) -> dict[str, float]:
     if row.config == "dense_pos.yaml":
         return {"accuracy": tag_baseline(row, data)}
     if row.config == "joint_slots.yaml":
-        looked_up = json.loads((run / "test.json").read_text())["compared"]["dictionary lookup"]["f1"]
+        looked_up = json.loads((run / "test.json").read_text())["compared"]["dictionary lookup"][
+            "f1"
+        ]
         return {"F1": 100 * looked_up, "intents": text_baseline(row, data)}
     return {"accuracy": text_baseline(row, data)}
 
 
 def main() -> None:
     """Train, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
@@ -123,7 +134,9 @@ def main() -> None:
     for name in own.rows:
         row, folder = ROWS[name], own.runs / name
         words = [*options(row, own.data), *others]
-        values = scores({folder / f"seed-{n}": [f"--seed_everything={n}", *words] for n in range(own.seeds)})
+        values = scores(
+            {folder / f"seed-{n}": [f"--seed_everything={n}", *words] for n in range(own.seeds)}
+        )
         for said, linear in baselines(row, own.data, folder / "seed-0").items():
             found = [value[said] for value in values]
             spread = statistics.stdev(found) if len(found) > 1 else 0.0

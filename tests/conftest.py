@@ -11,7 +11,12 @@ import torch
 from residense.cli import main
 from residense.signals import stop_signals
 
-SMALL = ["--logger=none", "--data.synthetic.size=1000", "--model.encoder.depth=2", "--data.batch_tokens=256"]
+SMALL = [
+    "--logger=none",
+    "--data.synthetic.size=1000",
+    "--model.encoder.depth=2",
+    "--data.batch_tokens=256",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +39,10 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _leave_no_trace() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    }
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -47,7 +55,12 @@ def _leave_no_trace() -> Iterator[None]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a small dense tagger, trained until it finds something."""
     run = tmp_path_factory.mktemp("runs") / "trained"
-    assert main(["fit", "--config=dense_ner.yaml", *SMALL, "--trainer.max_epochs=6", f"--run_dir={run}"]) == 0
+    assert (
+        main(
+            ["fit", "--config=dense_ner.yaml", *SMALL, "--trainer.max_epochs=6", f"--run_dir={run}"]
+        )
+        == 0
+    )
     return run
 
 
@@ -64,7 +77,9 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     few = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
 
     def train(*options: str) -> int:
-        usual = ["--config=dense_ner.yaml"] * (not any(option.startswith("--config=") for option in options))
+        usual = ["--config=dense_ner.yaml"] * (
+            not any(option.startswith("--config=") for option in options)
+        )
         return main(["fit", *usual, *SMALL, *few, *options])
 
     return train

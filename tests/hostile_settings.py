@@ -35,8 +35,15 @@ RUN = f"open({CANARY!r}, 'w').close()"  # Python source
 SHADOWED = "tabulate_of_nobody"  # as a file beside the command, and as an installed package
 PAYLOADS: dict[str, dict[str, Any]] = {
     "os.system": {"class_path": "os.system", "init_args": {"command": f"touch {CANARY}"}},
-    "subprocess.Popen": {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", CANARY]}},
-    "builtins.exec": {"class_path": "builtins.exec", "init_args": {"source": RUN}, "dict_kwargs": {"source": RUN}},
+    "subprocess.Popen": {
+        "class_path": "subprocess.Popen",
+        "init_args": {"args": ["touch", CANARY]},
+    },
+    "builtins.exec": {
+        "class_path": "builtins.exec",
+        "init_args": {"source": RUN},
+        "dict_kwargs": {"source": RUN},
+    },
     "runpy.run_path": {"class_path": "runpy.run_path", "init_args": {"path_name": "script.py"}},
     "another base": {"class_path": "installed_witness.Witness", "init_args": {}},
     "an installed function": {"class_path": "installed_witness.function", "init_args": {}},
@@ -103,15 +110,23 @@ class Case(NamedTuple):
 def cases() -> list[Case]:
     """All combinations; a checkpoint holds no settings of the trainer."""
     found = itertools.product(SLOTS, PAYLOADS, FORMS, (*FIT_ROUTES, *CHECKPOINT_ROUTES))
-    return [Case(*case) for case in found if case[3] in FIT_ROUTES or SLOTS[case[0]][0] != "trainer"]
+    return [
+        Case(*case) for case in found if case[3] in FIT_ROUTES or SLOTS[case[0]][0] != "trainer"
+    ]
 
 
 def whole_config() -> dict[str, Any]:
     """A config in which each slot is filled."""
     encoder = {
         "block": [{"class_path": "residense.Conv"}],
-        "connection": {"class_path": "residense.Dense", "init_args": {"norm": {"class_path": "residense.LayerNorm"}}},
-        "branch": {"class_path": "residense.Branch", "init_args": {"norm_type": {"class_path": "residense.LayerNorm"}}},
+        "connection": {
+            "class_path": "residense.Dense",
+            "init_args": {"norm": {"class_path": "residense.LayerNorm"}},
+        },
+        "branch": {
+            "class_path": "residense.Branch",
+            "init_args": {"norm_type": {"class_path": "residense.LayerNorm"}},
+        },
         "transition": {"class_path": "residense.Transition"},
         "depth": [1],
     }
@@ -132,14 +147,24 @@ def whole_config() -> dict[str, Any]:
     synthetic = {"class_path": "residense.Synthetic", "init_args": {"size": 60}}
     return {
         "model": {"class_path": "residense.Tagger", "init_args": model},
-        "data": {"class_path": "residense.TaggingDataModule", "init_args": {"synthetic": synthetic}},
-        "trainer": {"callbacks": callbacks, "max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1},
+        "data": {
+            "class_path": "residense.TaggingDataModule",
+            "init_args": {"synthetic": synthetic},
+        },
+        "trainer": {
+            "callbacks": callbacks,
+            "max_epochs": 1,
+            "limit_train_batches": 1,
+            "limit_val_batches": 1,
+        },
     }
 
 
 def planted(config: dict[str, Any], case: Case) -> dict[str, Any]:
     """The config with the payload at its slot."""
-    payload = PAYLOADS[case.payload] if case.form == "spec" else PAYLOADS[case.payload]["class_path"]
+    payload = (
+        PAYLOADS[case.payload] if case.form == "spec" else PAYLOADS[case.payload]["class_path"]
+    )
     first, *path = SLOTS[case.slot]
     path = ["init_args", *path] if path and first != "trainer" else path
     place: Any = config
@@ -166,7 +191,9 @@ def arguments(case: Case, checkpoint: dict[str, Any]) -> list[str]:
         Path("case.yaml").write_text(yaml.safe_dump(whole_config()))
         config = planted(whole_config(), case)
         path = [key for key in SLOTS[case.slot] if key != "init_args"]
-        while path[-1].isdigit() or any(key.isdigit() for key in path):  # an item of a list has no option of its own
+        while path[-1].isdigit() or any(
+            key.isdigit() for key in path
+        ):  # an item of a list has no option of its own
             path = path[: next(i for i, key in enumerate(path) if key.isdigit())]
         value: Any = config
         for i, key in enumerate(path):
@@ -177,7 +204,9 @@ def arguments(case: Case, checkpoint: dict[str, Any]) -> list[str]:
     hyper_parameters = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
     content = dict(checkpoint)
     for part, key in hyper_parameters.items():
-        spec = settings[part] if isinstance(settings[part], dict) else {"class_path": settings[part]}
+        spec = (
+            settings[part] if isinstance(settings[part], dict) else {"class_path": settings[part]}
+        )
         content[key] = {**spec.get("init_args", {}), "_class_path": spec["class_path"]}
     torch.save(content, "evil.ckpt")
     if case.route == "export":
@@ -254,14 +283,26 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
 def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The same by main.py or scripts/export.py, in a process of its own; the canary alone shows what executed."""
     words, root = arguments(case, checkpoint), Path(__file__).parents[1]
-    script = [root / "scripts" / "export.py", "evil.ckpt", "out.safetensors"] if words == ["export"] else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((os.getcwd(), str(Path.cwd().parent / "site-packages")))}
+    script = (
+        [root / "scripts" / "export.py", "evil.ckpt", "out.safetensors"]
+        if words == ["export"]
+        else []
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((os.getcwd(), str(Path.cwd().parent / "site-packages"))),
+    }
     command = [sys.executable, *(script or [root / "main.py", *words])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     executed = Path(CANARY).exists()
     Path(CANARY).unlink(missing_ok=True)
     shutil.rmtree("run", ignore_errors=True)
-    return {**case._asdict(), "executed": executed, "code": done.returncode, "output": done.stdout + done.stderr}
+    return {
+        **case._asdict(),
+        "executed": executed,
+        "code": done.returncode,
+        "output": done.stdout + done.stderr,
+    }
 
 
 def export() -> int:
@@ -280,7 +321,10 @@ def unchecked() -> None:
     """Switch the checks off: what is named may be imported and called."""
     named = [payload["class_path"] for payload in PAYLOADS.values()]
     names = [*named, *(name.split(".")[0] for name in named)]
-    set_parsing_settings(import_path_allowlist=[*names, "posix", "posix.system"], instantiate_subclass_spec_in_any=True)
+    set_parsing_settings(
+        import_path_allowlist=[*names, "posix", "posix.system"],
+        instantiate_subclass_spec_in_any=True,
+    )
     for name in ("allow", "refuse_untrusted", "check", "check_arguments"):
         setattr(trust, name, lambda *_: None)
 

@@ -33,17 +33,27 @@ RESULTS = ("test.json", "predictions.jsonl", "test_confusion.png")
 def state(run: Path) -> dict[str, Any]:
     """What a run has come to: weights, optimiser, generators, early stopping, the best score."""
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    kept = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "processes", "epoch")}
+    kept = {
+        key: checkpoint[key]
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "processes", "epoch")
+    }
     callbacks = checkpoint["callbacks"]
     kept["stopping"] = [callbacks[key] for key in callbacks if key.startswith("EarlyStopping")]
-    kept["best"] = [callbacks[key]["best_model_score"] for key in callbacks if key.startswith("ModelCheckpoint")]
-    return kept | {"average": checkpoint.get("current_model_state"), "step": checkpoint["global_step"]}
+    kept["best"] = [
+        callbacks[key]["best_model_score"] for key in callbacks if key.startswith("ModelCheckpoint")
+    ]
+    return kept | {
+        "average": checkpoint.get("current_model_state"),
+        "step": checkpoint["global_step"],
+    }
 
 
 def best(run: Path) -> dict[str, Any]:
     """The best model: its weights, and when it was saved."""
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    return {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "epoch", "global_step")}
+    return {
+        key: checkpoint[key] for key in ("state_dict", "optimizer_states", "epoch", "global_step")
+    }
 
 
 def history(run: Path) -> list[dict[str, str]]:

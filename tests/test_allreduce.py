@@ -41,11 +41,19 @@ class Count(L.Callback):
 @pytest.mark.slow
 def test_each_gradient_is_reduced_once_an_optimiser_step(tmp_path: Path) -> None:
     (tmp_path / "counting.py").write_text(COUNTING)
-    options = [*OPTIONS, *TWO, "--ema.decay=null", "--trainer.max_epochs=2", "--trainer.callbacks=counting.Count"]
+    options = [
+        *OPTIONS,
+        *TWO,
+        "--ema.decay=null",
+        "--trainer.max_epochs=2",
+        "--trainer.callbacks=counting.Count",
+    ]
     command = [sys.executable, str(MAIN), *options, "--run_dir=run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     for process in (0, 1):
         size, after_batches = json.loads((tmp_path / f"process{process}.json").read_text())
         steps = [0, 0, 1, 1, 1, 2, 3]  # of an epoch: 3, 3 and 1 batches
-        assert after_batches == [[step, step, step * size] for step in [*steps, *(step + 3 for step in steps)]]
+        assert after_batches == [
+            [step, step, step * size] for step in [*steps, *(step + 3 for step in steps)]
+        ]

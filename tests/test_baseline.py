@@ -10,8 +10,8 @@ from seqeval.metrics.sequence_labeling import f1_score
 
 from residense.baseline import Trie, span_scores, unseen
 from residense.data.corpus import Corpus
-from residense.data.schemes import Span, encode
 from residense.data.vocabulary import Vocabulary, entity_key
+from residense.tags import Span, encode
 
 WORDS = "abc"
 
@@ -60,7 +60,12 @@ def test_looking_up_long_entities_takes_no_longer_than_reading_them() -> None:
 
 
 def test_a_spelling_has_the_type_it_has_most_often() -> None:
-    rows = [("Turin won", "B-ORG O"), ("Turin", "B-LOC"), ("Turin", "B-LOC"), ("in New York", "O B-LOC I-LOC")]
+    rows = [
+        ("Turin won", "B-ORG O"),
+        ("Turin", "B-LOC"),
+        ("Turin", "B-LOC"),
+        ("in New York", "O B-LOC I-LOC"),
+    ]
     corpus = Corpus.build([(words.split(), tags.split()) for words, tags in rows], "IOB2", 50)
     known = Vocabulary.build(corpus, corpus.labels, "IOB2", 1)
     assert known.entities == {"Turin": "LOC", entity_key(["New", "York"]): "LOC"}
@@ -75,7 +80,9 @@ def test_unseen_entities_are_those_never_spelled_so() -> None:
 
 def random_spans(source: random.Random, length: int) -> list[Span]:
     cuts = sorted(source.sample(range(length + 1), 4))
-    return [Span(a, b, source.choice("XY")) for a, b in (cuts[:2], cuts[2:])][: source.randint(0, 2)]
+    return [Span(a, b, source.choice("XY")) for a, b in (cuts[:2], cuts[2:])][
+        : source.randint(0, 2)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))

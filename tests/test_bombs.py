@@ -152,7 +152,9 @@ def packed(folder: Path, name: str, part: bytes, size: int) -> Path:
 
 def parquet(folder: Path, columns: dict[str, Any], groups: int = 1, **options: Any) -> Path:
     table = pa.table(columns)
-    with pq.ParquetWriter(folder / "train.parquet", table.schema, compression="zstd", **options) as writer:
+    with pq.ParquetWriter(
+        folder / "train.parquet", table.schema, compression="zstd", **options
+    ) as writer:
         for _ in range(groups):
             writer.write_table(table)
     return folder / "train.parquet"
@@ -177,7 +179,10 @@ def lists(values: Any, rows: int) -> Any:
 @bomb
 def parquet_tokens_in_a_dictionary(folder: Path) -> Reader:
     count = 1700
-    columns = {"tokens": lists(repeated(LONG, count), count), "ner_tags": lists(repeated("O", count), count)}
+    columns = {
+        "tokens": lists(repeated(LONG, count), count),
+        "ner_tags": lists(repeated("O", count), count),
+    }
     return tags(parquet(folder, columns))
 
 
@@ -226,7 +231,10 @@ def parquet_rows_of_nothing(folder: Path) -> Reader:
 def parquet_rows_of_empty_lists(folder: Path) -> Reader:
     count = 20_000_000
     empty = pa.ListArray.from_buffers(
-        pa.list_(pa.string()), count, [None, pa.py_buffer(bytes(4 * count + 4))], children=[pa.array([], pa.string())]
+        pa.list_(pa.string()),
+        count,
+        [None, pa.py_buffer(bytes(4 * count + 4))],
+        children=[pa.array([], pa.string())],
     )
     return tags(parquet(folder, {"tokens": empty, "ner_tags": empty}))
 
@@ -246,7 +254,9 @@ def parquet_deep_lists(folder: Path) -> Reader:
 
 @bomb
 def parquet_very_many_groups(folder: Path) -> Reader:
-    return texts(parquet(folder, {"text": pa.array(["a b"]), "label": pa.array(["a"])}, groups=10_000))
+    return texts(
+        parquet(folder, {"text": pa.array(["a b"]), "label": pa.array(["a"])}, groups=10_000)
+    )
 
 
 @bomb
@@ -269,7 +279,11 @@ def parquet_a_footer_that_says_to_be_huge(folder: Path) -> Reader:
 @bomb
 def parquet_sizes_that_lie(folder: Path) -> Reader:
     """All of the metadata says that a page of 300 MB holds little."""
-    path = parquet(folder, {"text": pa.array([LONG] * 300), "label": pa.array(["a"] * 300)}, use_dictionary=False)
+    path = parquet(
+        folder,
+        {"text": pa.array([LONG] * 300), "label": pa.array(["a"] * 300)},
+        use_dictionary=False,
+    )
     size = pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size
     content, said = path.read_bytes(), _varint(size)
     assert said in content
@@ -334,7 +348,13 @@ def gzip_in_gzip(folder: Path) -> Reader:
 
 @bomb
 def gzip_of_very_many_members(folder: Path) -> Reader:
-    return tags(written(folder, "train.conll.gz", gzip.compress(b"") * 50_000 + gzip.compress(b"a O\nb B-X\n" * 9)))
+    return tags(
+        written(
+            folder,
+            "train.conll.gz",
+            gzip.compress(b"") * 50_000 + gzip.compress(b"a O\nb B-X\n" * 9),
+        )
+    )
 
 
 @bomb
@@ -362,7 +382,9 @@ def zip_of_one_line(folder: Path) -> Reader:
 @bomb
 def zip_whose_size_lies(folder: Path) -> Reader:
     path = zipped(folder, words__txt=b"a 1 2 3\n" * (50 << 20))
-    path.write_bytes(path.read_bytes().replace(struct.pack("<I", 400 << 20), struct.pack("<I", 800)))
+    path.write_bytes(
+        path.read_bytes().replace(struct.pack("<I", 400 << 20), struct.pack("<I", 800))
+    )
     return vectors(path)
 
 
@@ -388,13 +410,19 @@ def json_a_number_of_a_million_digits(folder: Path) -> Reader:
 
 @bomb
 def json_a_text_of_numbers(folder: Path) -> Reader:
-    return texts(written(folder, "train.jsonl", f'{{"text": "a b", "label": {"9" * 1_000_000}}}\n' * 2))
+    return texts(
+        written(folder, "train.jsonl", f'{{"text": "a b", "label": {"9" * 1_000_000}}}\n' * 2)
+    )
 
 
 @bomb
 def json_very_many_spans(folder: Path) -> Reader:
     spans = [[2 * i, 2 * i + 1, "X"] for i in range(50_000)]
-    return tags(written(folder, "train.jsonl", f"{json.dumps({'text': 'a ' * 50_000, 'spans': spans})}\n" * 3))
+    return tags(
+        written(
+            folder, "train.jsonl", f"{json.dumps({'text': 'a ' * 50_000, 'spans': spans})}\n" * 3
+        )
+    )
 
 
 @bomb
@@ -406,7 +434,9 @@ def json_spans_that_overlap(folder: Path) -> Reader:
 
 @bomb
 def json_very_many_keys(folder: Path) -> Reader:
-    return texts(written(folder, "train.jsonl", json.dumps({f"k{i}": "v" for i in range(200_000)}) + "\n"))
+    return texts(
+        written(folder, "train.jsonl", json.dumps({f"k{i}": "v" for i in range(200_000)}) + "\n")
+    )
 
 
 @bomb
@@ -463,7 +493,9 @@ def columns_a_sentence_of_very_many_tokens(folder: Path) -> Reader:
 
 @bomb
 def columns_an_entity_of_very_many_tokens(folder: Path) -> Reader:
-    return tags(written(folder, "train.conll", ("b B-X\n" + "a I-X\n" * 100_000 + "\n") * 3), max_length=1)
+    return tags(
+        written(folder, "train.conll", ("b B-X\n" + "a I-X\n" * 100_000 + "\n") * 3), max_length=1
+    )
 
 
 @bomb
@@ -473,8 +505,18 @@ def columns_another_tag_for_each_token(folder: Path) -> Reader:
 
 @bomb
 def texts_of_half_an_address(folder: Path) -> Reader:
-    parts = ("www." + "a." * 50_000, "a@" * 50_000, "a.b-" * 25_000 + "@", "e" + "\u0301" * 100_000, "n't" * 50_000)
-    return texts(written(folder, "train.tsv", "".join(f"{part}\t{i % 2}\n" for i, part in enumerate(parts * 2))))
+    parts = (
+        "www." + "a." * 50_000,
+        "a@" * 50_000,
+        "a.b-" * 25_000 + "@",
+        "e" + "\u0301" * 100_000,
+        "n't" * 50_000,
+    )
+    return texts(
+        written(
+            folder, "train.tsv", "".join(f"{part}\t{i % 2}\n" for i, part in enumerate(parts * 2))
+        )
+    )
 
 
 # -- configs and checkpoints -------------------------------------------------------------------------------------------
@@ -493,7 +535,9 @@ def command(*words: str) -> Reader:
 
 
 def config(folder: Path, content: str) -> Reader:
-    return command("fit", f"--config={written(folder, 'bomb.yaml', content)}", f"--run_dir={folder / 'run'}")
+    return command(
+        "fit", f"--config={written(folder, 'bomb.yaml', content)}", f"--run_dir={folder / 'run'}"
+    )
 
 
 ALIASES = "a: &a [x]\n" + "".join(
@@ -508,25 +552,35 @@ def yaml_aliases(folder: Path) -> Reader:
 
 @bomb
 def yaml_aliases_in_a_fragment(folder: Path) -> Reader:
-    return config(folder, f"model: {written(folder, 'part.yaml', ALIASES)}\ndata: data/embedded_en.yaml\n")
+    return config(
+        folder, f"model: {written(folder, 'part.yaml', ALIASES)}\ndata: data/embedded_en.yaml\n"
+    )
 
 
 @bomb
 def yaml_aliases_in_a_fragment_of_a_fragment(folder: Path) -> Reader:
-    part = written(folder, "part.yaml", f"class_path: Tagger\ninit_args:\n  encoder: {folder / 'inner.yaml'}\n")
+    part = written(
+        folder, "part.yaml", f"class_path: Tagger\ninit_args:\n  encoder: {folder / 'inner.yaml'}\n"
+    )
     written(folder, "inner.yaml", ALIASES)
     return config(folder, f"model: {part}\ndata: data/embedded_en.yaml\n")
 
 
 @bomb
 def yaml_aliases_in_an_option(folder: Path) -> Reader:
-    return command("fit", "--config=dense_ner.yaml", f"--model.encoder={ALIASES}", f"--run_dir={folder / 'run'}")
+    return command(
+        "fit",
+        "--config=dense_ner.yaml",
+        f"--model.encoder={ALIASES}",
+        f"--run_dir={folder / 'run'}",
+    )
 
 
 @bomb
 def yaml_merged_keys(folder: Path) -> Reader:
     merged = "".join(
-        f"{n}: &{n} {{<<: [{', '.join([f'*{m}'] * 9)}], {n}: 1}}\n" for m, n in itertools.pairwise("abcdefgh")
+        f"{n}: &{n} {{<<: [{', '.join([f'*{m}'] * 9)}], {n}: 1}}\n"
+        for m, n in itertools.pairwise("abcdefgh")
     )
     return config(folder, f"a: &a {{x: 1}}\n{merged}")
 
@@ -578,7 +632,9 @@ def doubled(value: Any, times: int = 40) -> Any:
 
 @bomb
 def checkpoint_shared_settings(folder: Path) -> Reader:
-    return checkpoint(folder, hyper_parameters={"_class_path": "residense.Tagger", "head": doubled("x")})
+    return checkpoint(
+        folder, hyper_parameters={"_class_path": "residense.Tagger", "head": doubled("x")}
+    )
 
 
 @bomb
@@ -589,7 +645,9 @@ def checkpoint_shared_settings_of_the_data(folder: Path) -> Reader:
 
 @bomb
 def checkpoint_long_shared_strings(folder: Path) -> Reader:
-    return checkpoint(folder, hyper_parameters={"_class_path": "residense.Tagger", "head": [LONG] * 100_000})
+    return checkpoint(
+        folder, hyper_parameters={"_class_path": "residense.Tagger", "head": [LONG] * 100_000}
+    )
 
 
 @bomb
@@ -621,7 +679,9 @@ def checkpoint_nested_settings(folder: Path) -> Reader:
     nested: Any = "x"
     for _ in range(60):
         nested = {"class_path": "residense.Chain", "init_args": {"blocks": [nested]}}
-    return checkpoint(folder, hyper_parameters={"_class_path": "residense.Tagger", "encoder": nested})
+    return checkpoint(
+        folder, hyper_parameters={"_class_path": "residense.Tagger", "encoder": nested}
+    )
 
 
 @bomb
@@ -655,8 +715,12 @@ FAST = (
 )
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in BOMBS])
-def test_a_bomb_is_refused_or_read_within_bounds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in BOMBS]
+)
+def test_a_bomb_is_refused_or_read_within_bounds(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RESIDENSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "corpus").mkdir()

@@ -23,7 +23,9 @@ def draw(seed: int, texts: int = 200, sharpness: float = 2.0) -> tuple[Tensor, T
     return scores, F.one_hot(answer, K).float()
 
 
-def scored(probabilities: Tensor, target: Tensor, parts: int = 4, multi_label: bool = False) -> ClassScores:
+def scored(
+    probabilities: Tensor, target: Tensor, parts: int = 4, multi_label: bool = False
+) -> ClassScores:
     metric = ClassScores(K, multi_label)
     for p, t in zip(probabilities.chunk(parts), target.chunk(parts), strict=True):
         metric.update(p, t)
@@ -45,7 +47,9 @@ def test_one_class_a_text(seed: int) -> None:
     assert found["accuracy"].item() == pytest.approx(peer.accuracy_score(answer, best))
     seen = sorted({*answer.tolist(), *best.tolist()})
     assert found["macro_f1"].item() == pytest.approx(float(f1[seen].mean()))
-    assert metric.confusion.tolist() == peer.confusion_matrix(answer, best, labels=range(K)).tolist()
+    assert (
+        metric.confusion.tolist() == peer.confusion_matrix(answer, best, labels=range(K)).tolist()
+    )
     assert metric.gold.tolist() == support.tolist()
     error = multiclass_calibration_error(probabilities, answer, K, n_bins=15)
     assert found["calibration_error"].item() == pytest.approx(error.item(), abs=1e-6)
@@ -74,7 +78,9 @@ def test_the_parts_of_a_split_do_not_matter() -> None:
 def test_the_loss_is_that_of_torch(smoothing: float) -> None:
     scores, target = draw(4)
     ones, weights = torch.ones(K), torch.rand(K)
-    expected = F.cross_entropy(scores, target.argmax(-1), label_smoothing=smoothing, reduction="sum")
+    expected = F.cross_entropy(
+        scores, target.argmax(-1), label_smoothing=smoothing, reduction="sum"
+    )
     torch.testing.assert_close(class_loss(scores, target, ones, smoothing, False), expected)
     options = {"weight": weights, "label_smoothing": smoothing, "reduction": "sum"}
     expected = F.cross_entropy(scores, target.argmax(-1), **options)
@@ -86,6 +92,10 @@ def test_the_loss_is_that_of_torch(smoothing: float) -> None:
 def test_what_is_said_of_a_text() -> None:
     names = ["a", "b", "c"]
     one = class_record([0.2, 0.7, 0.1], names, False)
-    assert one == {"label": "b", "probability": 0.7, "probabilities": {"a": 0.2, "b": 0.7, "c": 0.1}}
+    assert one == {
+        "label": "b",
+        "probability": 0.7,
+        "probabilities": {"a": 0.2, "b": 0.7, "c": 0.1},
+    }
     assert class_record([0.6, 0.7, 0.1], names, True)["labels"] == ["a", "b"]
     assert class_record([0.1, 0.2, 0.1], names, True)["labels"] == []

@@ -54,7 +54,9 @@ def run(*words: str, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess
 # -- a run and what it leaves ------------------------------------------------------------------------------------------
 
 
-def test_fit_leaves_one_self_contained_run_directory(fit: Callable[..., int], tmp_path: Path) -> None:
+def test_fit_leaves_one_self_contained_run_directory(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
     assert fit("--name=mine", "--logger=csv") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     (directory,) = (tmp_path / "runs" / "mine").iterdir()
@@ -71,7 +73,12 @@ def test_fit_leaves_one_self_contained_run_directory(fit: Callable[..., int], tm
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
     }
-    assert yaml.safe_load((directory / "config.yaml").read_text())["data"]["init_args"]["synthetic"]["size"] == 1000
+    assert (
+        yaml.safe_load((directory / "config.yaml").read_text())["data"]["init_args"]["synthetic"][
+            "size"
+        ]
+        == 1000
+    )
     assert "--name=mine" in (directory / "command.txt").read_text()
 
 
@@ -84,24 +91,43 @@ def test_two_runs_started_together_do_not_meet(fit: Callable[..., int], tmp_path
 def test_the_resolved_config_repeats_the_run(fit: Callable[..., int], tmp_path: Path) -> None:
     assert fit("--run_dir=first", "--model.encoder.connection=Residual") == 0
     assert main(["fit", "--config=first/config.yaml", "--run_dir=second"]) == 0
-    results = [json.loads((tmp_path / name / "test.json").read_text()) for name in ("first", "second")]
+    results = [
+        json.loads((tmp_path / name / "test.json").read_text()) for name in ("first", "second")
+    ]
     assert results[0] == results[1]
     weights = [
-        torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("first", "second")
+        torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "second")
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 @pytest.mark.slow
 def test_wandb_is_offline_without_a_key_and_stays_in_the_run_directory(tmp_path: Path) -> None:
-    few = ["--data.synthetic.size=1000", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
-    command = [sys.executable, str(Path(__file__).parents[1] / "main.py"), "fit", "--config=dense_ner.yaml", *few]
-    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # that of other tests
-    done = subprocess.run([*command, "--run_dir=here"], cwd=tmp_path, env=alone, capture_output=True, text=True)
+    few = [
+        "--data.synthetic.size=1000",
+        "--trainer.limit_train_batches=2",
+        "--trainer.max_epochs=1",
+    ]
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "main.py"),
+        "fit",
+        "--config=dense_ner.yaml",
+        *few,
+    ]
+    alone = {
+        name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
+    }  # that of other tests
+    done = subprocess.run(
+        [*command, "--run_dir=here"], cwd=tmp_path, env=alone, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert list((tmp_path / "here" / "wandb").glob("offline-run-*/*.wandb"))
-    assert list((tmp_path / "here" / "wandb").glob("offline-run-*/files/media/table/test/confusion*"))
+    assert list(
+        (tmp_path / "here" / "wandb").glob("offline-run-*/files/media/table/test/confusion*")
+    )
     assert "wandb sync here/wandb" in done.stderr
 
 
@@ -114,20 +140,44 @@ def test_the_model_beats_looking_entities_up(trained: Path) -> None:
 # -- a checkpoint is enough --------------------------------------------------------------------------------------------
 
 
-def test_test_repeats_the_score_of_fit_to_every_digit(trained: Path, checkpoint: str, tmp_path: Path) -> None:
-    assert main(["test", f"--ckpt_path={checkpoint}", f"--run_dir={tmp_path}", "--logger=none"]) == 0
+def test_test_repeats_the_score_of_fit_to_every_digit(
+    trained: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    assert (
+        main(["test", f"--ckpt_path={checkpoint}", f"--run_dir={tmp_path}", "--logger=none"]) == 0
+    )
     again, first = (json.loads((path / "test.json").read_text()) for path in (tmp_path, trained))
     assert again == first and first["f1"] > 0
 
 
 @pytest.mark.slow
 def test_two_processes_score_as_one(trained: Path, checkpoint: str, tmp_path: Path) -> None:
-    two = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--data.eval_batch_tokens=300"]
-    done = run("test", "--ckpt_path", checkpoint, "--run_dir", "two", "--logger", "none", *two, cwd=tmp_path)
+    two = [
+        "--trainer.devices=2",
+        "--trainer.accelerator=cpu",
+        "--trainer.strategy=ddp",
+        "--data.eval_batch_tokens=300",
+    ]
+    done = run(
+        "test",
+        "--ckpt_path",
+        checkpoint,
+        "--run_dir",
+        "two",
+        "--logger",
+        "none",
+        *two,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    again, first = (json.loads((path / "test.json").read_text()) for path in (tmp_path / "two", trained))
+    again, first = (
+        json.loads((path / "test.json").read_text()) for path in (tmp_path / "two", trained)
+    )
     assert again == first
-    lines = [(path / "predictions.jsonl").read_text().splitlines() for path in (tmp_path / "two", trained)]
+    lines = [
+        (path / "predictions.jsonl").read_text().splitlines()
+        for path in (tmp_path / "two", trained)
+    ]
     texts = [[json.loads(line)["text"] for line in part] for part in lines]
     assert texts[0] == texts[1]
 
@@ -152,19 +202,31 @@ def test_texts_are_taken_as_they_are(checkpoint: str, capfd: pytest.CaptureFixtu
             assert 0 < entity["probability"] <= 1
 
 
-def test_predictions_do_not_depend_on_the_batch_size(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
-    texts = [f"--data.text={text} {filler}" for text in HOSTILE for filler in ("", "and Jordan in Paris " * 9)]
+def test_predictions_do_not_depend_on_the_batch_size(
+    checkpoint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    texts = [
+        f"--data.text={text} {filler}"
+        for text in HOSTILE
+        for filler in ("", "and Jordan in Paris " * 9)
+    ]
     together, alone = (
         predict(capfd, f"--ckpt_path={checkpoint}", *texts, f"--data.eval_batch_tokens={budget}")
         for budget in (4096, 1)
     )
-    probabilities = [[e.pop("probability") for r in records for e in r["entities"]] for records in (together, alone)]
+    probabilities = [
+        [e.pop("probability") for r in records for e in r["entities"]]
+        for records in (together, alone)
+    ]
     assert together == alone
     assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-4) and probabilities[0]
 
 
 def test_files_and_standard_input_are_predicted(
-    checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    checkpoint: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "raw.txt").write_text("Anna met Bob.\n\nnull: x\n")
     (tmp_path / "columns.conll").write_text("Anna\tO\nmet\tO\n\nBob\tO\n")
@@ -176,14 +238,30 @@ def test_files_and_standard_input_are_predicted(
         "lines.jsonl": ["Anna met  Bob", "Bob Lee"],
     }
     for name, texts in expected.items():
-        assert main(["predict", f"--ckpt_path={checkpoint}", f"--data.path={name}", "--output=out.jsonl"]) == 0
-        assert [json.loads(line)["text"] for line in Path("out.jsonl").read_text().splitlines()] == texts
+        assert (
+            main(
+                [
+                    "predict",
+                    f"--ckpt_path={checkpoint}",
+                    f"--data.path={name}",
+                    "--output=out.jsonl",
+                ]
+            )
+            == 0
+        )
+        assert [
+            json.loads(line)["text"] for line in Path("out.jsonl").read_text().splitlines()
+        ] == texts
     with (tmp_path / "raw.txt").open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
-        assert [r["text"] for r in predict(capfd, f"--ckpt_path={checkpoint}")] == expected["raw.txt"]
+        assert [r["text"] for r in predict(capfd, f"--ckpt_path={checkpoint}")] == expected[
+            "raw.txt"
+        ]
 
 
-def test_a_corpus_of_texts_is_tested_in_the_places_of_its_texts(fit: Callable[..., int], tmp_path: Path) -> None:
+def test_a_corpus_of_texts_is_tested_in_the_places_of_its_texts(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
     text = "I don't  know, Anna Smith."
     line = json.dumps({"text": text, "spans": [{"start": 15, "end": 25, "label": "PER"}]})
     for name in ("train", "dev", "test"):
@@ -195,12 +273,18 @@ def test_a_corpus_of_texts_is_tested_in_the_places_of_its_texts(fit: Callable[..
 
 
 def test_nothing_to_predict_is_no_error(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=") == [{"text": "", "entities": []}]
+    assert predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=") == [
+        {"text": "", "entities": []}
+    ]
 
 
-def test_a_text_over_the_limit_is_predicted_whole(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_text_over_the_limit_is_predicted_whole(
+    checkpoint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     text = "Please call Anna Smith on Monday . " * 40
-    (record,) = predict(capfd, f"--ckpt_path={checkpoint}", f"--data.text={text}", "--data.max_length=50")
+    (record,) = predict(
+        capfd, f"--ckpt_path={checkpoint}", f"--data.text={text}", "--data.max_length=50"
+    )
     assert record["text"] == text
     assert record["entities"][-1]["start"] > len(text) - 60
 
@@ -212,7 +296,9 @@ def test_a_split_file_is_tested_on_its_own_test_split(
     assert fit("--data.path=all.conll", "--run_dir=here") == 0
     first = json.loads(Path("here/test.json").read_text())
     for path in ([], ["--data.path=all.conll"]):
-        assert main(["test", "--ckpt_path=here/checkpoints/best.ckpt", "--run_dir=again", *path]) == 0
+        assert (
+            main(["test", "--ckpt_path=here/checkpoints/best.ckpt", "--run_dir=again", *path]) == 0
+        )
         assert json.loads(Path("again/test.json").read_text()) == first
     assert main(["validate", "--ckpt_path=here/checkpoints/best.ckpt"]) == 0
     assert main(["test", "--ckpt_path=here/checkpoints/best.ckpt", "--data.scheme=IOB1"]) == 2
@@ -220,14 +306,21 @@ def test_a_split_file_is_tested_on_its_own_test_split(
 
 
 @pytest.mark.slow
-def test_evaluating_leaves_the_history_of_the_run_alone(fit: Callable[..., int], tmp_path: Path) -> None:
+def test_evaluating_leaves_the_history_of_the_run_alone(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
     assert fit("--run_dir=here", "--logger=csv") == 0
     before = {path.name: path.read_bytes() for path in Path("here").iterdir() if path.is_file()}
     for subcommand in ("validate", "test", "predict"):
         text = ["--data.text=x"] if subcommand == "predict" else []
         assert main([subcommand, "--ckpt_path=best", "--run_dir=here", *text]) == 0
     assert {name: Path("here", name).read_bytes() for name in before} == before
-    assert {path.name for path in Path("here").iterdir()} == {*before, "checkpoints", "val.json", "val_confusion.png"}
+    assert {path.name for path in Path("here").iterdir()} == {
+        *before,
+        "checkpoints",
+        "val.json",
+        "val_confusion.png",
+    }
 
 
 def test_the_vocabulary_of_the_checkpoint_wins_over_other_data(
@@ -255,16 +348,31 @@ def test_a_run_goes_on_where_it_stopped(fit: Callable[..., int], tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", ["1.0", "3"])
-def test_a_resumed_run_trains_on_the_same_batches_at_the_same_rates(limit: str, fit: Callable[..., int]) -> None:
-    still = ["--model.embeddings.dropout=0", "--model.embeddings.word_dropout=0", "--model.encoder.branch.dropout=0"]
-    steady = ["--model.schedule.decay=constant", "--model.schedule.warmup=0", "--data.synthetic.size=200"]
+def test_a_resumed_run_trains_on_the_same_batches_at_the_same_rates(
+    limit: str, fit: Callable[..., int]
+) -> None:
+    still = [
+        "--model.embeddings.dropout=0",
+        "--model.embeddings.word_dropout=0",
+        "--model.encoder.branch.dropout=0",
+    ]
+    steady = [
+        "--model.schedule.decay=constant",
+        "--model.schedule.warmup=0",
+        "--data.synthetic.size=200",
+    ]
     options = [*still, *steady, f"--trainer.limit_train_batches={limit}"]
     assert fit("--run_dir=whole", "--trainer.max_epochs=4", *options) == 0
     assert fit("--run_dir=parts", "--trainer.max_epochs=2", *options) == 0
     assert main(["fit", "--run_dir=parts", "--ckpt_path=last", "--trainer.max_epochs=4"]) == 0
-    whole, parts = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "parts"))
+    whole, parts = (
+        torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "parts")
+    )
     assert whole["global_step"] == parts["global_step"]
-    assert all(torch.equal(whole["state_dict"][name], parts["state_dict"][name]) for name in whole["state_dict"])
+    assert all(
+        torch.equal(whole["state_dict"][name], parts["state_dict"][name])
+        for name in whole["state_dict"]
+    )
 
 
 def test_continuing_nothing_begins(fit: Callable[..., int], tmp_path: Path) -> None:
@@ -279,7 +387,9 @@ def test_a_run_is_not_overwritten(trained: Path, capfd: pytest.CaptureFixture[st
     assert (trained / "config.yaml").read_bytes() == before
 
 
-def test_resuming_with_another_model_is_refused(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_resuming_with_another_model_is_refused(
+    trained: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     options = [f"--run_dir={trained}", "--ckpt_path=last"]
     assert main(["fit", *options, "--model.optimizer.lr=0.5"]) == 2
     assert "model.optimizer.lr would change" in capfd.readouterr().err
@@ -296,7 +406,9 @@ def test_weights_are_taken_over_for_other_labels(
         (tmp_path / f"{name}.conll").write_text("Anna\tB-WOMAN\nmet\tO\nBob\tB-MAN\n\n" * 5)
     assert fit(f"--init_from={checkpoint}", f"--data.path={tmp_path}", "--run_dir=tuned") == 0
     assert "these begin anew: head.end, head.moves" in capfd.readouterr().err
-    tuned, before = (torch.load(path, weights_only=True) for path in ("tuned/checkpoints/last.ckpt", checkpoint))
+    tuned, before = (
+        torch.load(path, weights_only=True) for path in ("tuned/checkpoints/last.ckpt", checkpoint)
+    )
     assert tuned["vocabulary"]["words"] == before["vocabulary"]["words"]
     assert {"S-MAN", "S-WOMAN"} < set(tuned["vocabulary"]["labels"])
 
@@ -304,16 +416,30 @@ def test_weights_are_taken_over_for_other_labels(
 # -- what is typed wins, or is refused ---------------------------------------------------------------------------------
 
 
-def test_options_win_over_configs_wherever_they_stand(fit: Callable[..., int], tmp_path: Path) -> None:
+def test_options_win_over_configs_wherever_they_stand(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
     (tmp_path / "own.yaml").write_text("trainer: {max_epochs: 7}\nname: from_file\n")
     assert (
-        main(["--name=typed", "fit", "--config=dense_ner.yaml", "--trainer.fast_dev_run=true", "-c", "own.yaml"]) == 0
+        main(
+            [
+                "--name=typed",
+                "fit",
+                "--config=dense_ner.yaml",
+                "--trainer.fast_dev_run=true",
+                "-c",
+                "own.yaml",
+            ]
+        )
+        == 0
     )
     (directory,) = (tmp_path / "runs" / "typed").iterdir()
     assert yaml.safe_load((directory / "config.yaml").read_text())["trainer"]["max_epochs"] == 7
 
 
-def test_an_existing_path_wins_over_the_config_of_that_name(fit: Callable[..., int], tmp_path: Path) -> None:
+def test_an_existing_path_wins_over_the_config_of_that_name(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
     (tmp_path / "dense_ner.yaml").write_text((ROOT / "configs" / "residual_ner.yaml").read_text())
     (tmp_path / "dense_ner.yaml").write_text(
         "name: local\nmodel: {class_path: Tagger}\ndata: {class_path: TaggingDataModule}"
@@ -322,7 +448,9 @@ def test_an_existing_path_wins_over_the_config_of_that_name(fit: Callable[..., i
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["local"]
 
 
-def test_options_lost_with_their_class_are_named(fit: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+def test_options_lost_with_their_class_are_named(
+    fit: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
     growth = "--model.encoder.connection.growth_rate=8"
     assert fit(growth, "--model.encoder.connection=Residual") == 0
     lost = "Dense was replaced by Residual; not used: growth_rate=8, bottleneck=0"
@@ -330,7 +458,10 @@ def test_options_lost_with_their_class_are_named(fit: Callable[..., int], capfd:
 
 
 MISTAKES = [
-    (["--trainer.max_epoch=3"], "there is no option trainer.max_epoch; did you mean trainer.max_epochs"),
+    (
+        ["--trainer.max_epoch=3"],
+        "there is no option trainer.max_epoch; did you mean trainer.max_epochs",
+    ),
     (["--model.encoder.connection=Residul"], "there is no class Residul; did you mean Residual?"),
     (["--model.encoder.connection.groth=3"], "there is no option groth; did you mean growth_rate?"),
     (
@@ -341,7 +472,10 @@ MISTAKES = [
     (["--model.encoder.block=block/nope.yaml"], "there is no file block/nope.yaml"),
     (["--data.scheme=IOB3"], "data.scheme: expected one of 'IOB1', 'IOB2'"),
     (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
-    (["--config=nope.yaml"], "no config nope.yaml, neither here nor in configs/; there are: dense_cls.yaml, "),
+    (
+        ["--config=nope.yaml"],
+        "no config nope.yaml, neither here nor in configs/; there are: dense_cls.yaml, ",
+    ),
     (["--model.encoder.block=Conv", "--model.encoder.block.kernel=4"], "kernel must be odd"),
     (["--data.path=nowhere"], "nowhere"),
     (["--data.vectors=nowhere.txt"], "nowhere.txt: no such vector file"),
@@ -354,19 +488,37 @@ MISTAKES = [
     (["--model.optimizer.lr=high"], "model.optimizer.lr: expected float, got high"),
     (["--model.optimizer.lr=null"], "model.optimizer.lr: expected float, got None"),
     (["--ema=0.99"], "ema: a group of options, such as --ema.NAME VALUE; got 0.99"),
-    (["--config=dense_ner.yaml", "--config=dense_cls.yaml"], "model: several configs name different classes for it"),
+    (
+        ["--config=dense_ner.yaml", "--config=dense_cls.yaml"],
+        "model: several configs name different classes for it",
+    ),
     (["--data=nowhere.Data"], "data: there is no module nowhere, neither here nor installed"),
     (["--data.text=Anna"], "--data.text is for predict"),
     (["--ema.decay=2"], "ema.decay must lie between 0 and 1"),
     (["--seed_everything=-1"], "seed_everything: "),
-    (["--model.encoder.connection=Hyper"], "no class Hyper; did you mean HyperConnections or ManifoldConstrained"),
+    (
+        ["--model.encoder.connection=Hyper"],
+        "no class Hyper; did you mean HyperConnections or ManifoldConstrained",
+    ),
     (["--data.synthetic.size=5"], "at least 30 sentences"),
-    (["--model.encoder.depth=0"], "model.encoder.depth: expected a whole number, at least 1, got 0"),
-    (["--model.encoder.connection.growth_rate=0"], "growth_rate: expected a whole number, at least 1, got 0"),
-    (["--model.encoder.depth=[2,-1]"], "model.encoder.depth: expected a whole number, at least 1, got -1"),
+    (
+        ["--model.encoder.depth=0"],
+        "model.encoder.depth: expected a whole number, at least 1, got 0",
+    ),
+    (
+        ["--model.encoder.connection.growth_rate=0"],
+        "growth_rate: expected a whole number, at least 1, got 0",
+    ),
+    (
+        ["--model.encoder.depth=[2,-1]"],
+        "model.encoder.depth: expected a whole number, at least 1, got -1",
+    ),
     (["--model.optimizer=null"], "model.optimizer: null is not a value for it"),
     (["--data.synthetic=null"], "data.synthetic: null is not a value for it"),
-    (["--model.encoder.branch.dropout=1.5"], "model.encoder.branch.dropout: expected a number from 0 to 1, got 1.5"),
+    (
+        ["--model.encoder.branch.dropout=1.5"],
+        "model.encoder.branch.dropout: expected a number from 0 to 1, got 1.5",
+    ),
     (["--early_stopping.monitor=val/f2"], "val/f2 is not logged; there are: val/loss, val/f1"),
     (["--checkpoint.monitor=val/loss"], "val/loss is best when minimal: --checkpoint.mode min"),
     (["--checkpoint.dirpath=elsewhere"], "use --run_dir, not --checkpoint.dirpath"),
@@ -376,15 +528,25 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "expected"), MISTAKES, ids=[" ".join(options) for options, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("options", "expected"), MISTAKES, ids=[" ".join(options) for options, _ in MISTAKES]
+)
 def test_a_mistake_is_answered_in_a_line(
-    fit: Callable[..., int], options: list[str], expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fit: Callable[..., int],
+    options: list[str],
+    expected: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "own.yaml").write_text("name: own")
     assert fit(*options) == 2
     complaint = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(complaint) == 1 and expected in complaint[0]
-    assert [path.name for path in tmp_path.iterdir()] in (["own.yaml"], ["own.yaml", "runs"], ["runs", "own.yaml"])
+    assert [path.name for path in tmp_path.iterdir()] in (
+        ["own.yaml"],
+        ["own.yaml", "runs"],
+        ["runs", "own.yaml"],
+    )
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
@@ -409,7 +571,11 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     example = README.split("```python\n# my_connections.py\n")[1].split("```")[0]
-    shown = inspect.cleandoc(residense.Connection.__doc__ or "").split("gate:\n\n")[1].split("\n\nArgs:")[0]
+    shown = (
+        inspect.cleandoc(residense.Connection.__doc__ or "")
+        .split("gate:\n\n")[1]
+        .split("\n\nArgs:")[0]
+    )
     assert textwrap.dedent(shown) in example
     example = f"import residense\n{example}"
     (tmp_path / "my_own_connections.py").write_text(example + BROKEN)
@@ -418,7 +584,9 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     predict = ["predict", "--ckpt_path=best", "--run_dir=here", "--data.text=Anna"]
     assert main(predict) == 2 and "add --trust my_own_connections" in capfd.readouterr().err
     assert main([*predict, "--trust=my_own_connections"]) == 0
-    assert (tmp_path / "here" / "own_code" / "my_own_connections.py").read_text() == example + BROKEN
+    assert (
+        tmp_path / "here" / "own_code" / "my_own_connections.py"
+    ).read_text() == example + BROKEN
     (tmp_path / "bad_syntax.py").write_text("class A(object)\n    pass\n")
     for value, expected in {
         f"{own}.Gatd": "there is no class Gatd in my_own_connections; did you mean Gated?",
@@ -432,7 +600,9 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
         capfd.readouterr()
         assert fit(value) == 2
         assert expected in capfd.readouterr().err
-    with pytest.raises(ValueError, match="too many values to unpack"):  # a mistake in code keeps its traceback
+    with pytest.raises(
+        ValueError, match="too many values to unpack"
+    ):  # a mistake in code keeps its traceback
         fit(f"{own}.Broken")
 
 
@@ -450,28 +620,43 @@ def test_a_loss_that_is_no_number_ends_the_run(
     fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "diverging.py").write_text(DIVERGING)
-    options = ["--model.encoder.connection=diverging.Diverging", "--model.head=Softmax", "--run_dir=run"]
+    options = [
+        "--model.encoder.connection=diverging.Diverging",
+        "--model.head=Softmax",
+        "--run_dir=run",
+    ]
     assert fit(*options, "--trainer.log_every_n_steps=1") == 2
     assert "training diverged: at step 2 train/loss is nan" in capfd.readouterr().err
     assert not list((tmp_path / "run").rglob("best.ckpt"))
 
 
-def test_the_vectors_are_said(fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_vectors_are_said(
+    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "vectors.txt").write_text("the 1 2 3\n, 1 2 3\nzzz 1 2 3\n")
     assert fit("--data.vectors=vectors.txt", "--test_after_fit=false") == 0
     assert re.search(
-        r"vectors\.txt: 3 vectors of width 3; \d+\.\d% of the tokens in training have", capfd.readouterr().err
+        r"vectors\.txt: 3 vectors of width 3; \d+\.\d% of the tokens in training have",
+        capfd.readouterr().err,
     )
 
 
 def test_a_folder_of_runs_is_no_run(
-    trained: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["fit", f"--run_dir={trained.parent}"]) == 2
-    assert f"{trained.parent} is no run, it holds some: --run_dir {trained}" in capfd.readouterr().err
+    assert (
+        f"{trained.parent} is no run, it holds some: --run_dir {trained}" in capfd.readouterr().err
+    )
     assert main(["test", f"--ckpt_path={trained}"]) == 2
-    assert f"no checkpoint {trained}, but there is {trained}/checkpoints/best.ckpt" in capfd.readouterr().err
+    assert (
+        f"no checkpoint {trained}, but there is {trained}/checkpoints/best.ckpt"
+        in capfd.readouterr().err
+    )
 
 
 BAD_CONFIGS = {
@@ -497,7 +682,9 @@ def test_a_bad_config_is_answered_with_its_line(
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
-def test_a_damaged_checkpoint_is_refused(content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_refused(
+    content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bad.ckpt").write_bytes(content)
     assert main(["predict", f"--ckpt_path={tmp_path / 'bad.ckpt'}", "--data.text=x"]) == 2
     assert "cannot be loaded as a checkpoint" in capfd.readouterr().err
@@ -508,19 +695,31 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(
 ) -> None:
     (tmp_path / "cut.ckpt").write_bytes(Path(checkpoint).read_bytes()[:-1000])
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    for name, expected in (("cut", "cannot be loaded"), ("foreign", "not a checkpoint of this project")):
+    for name, expected in (
+        ("cut", "cannot be loaded"),
+        ("foreign", "not a checkpoint of this project"),
+    ):
         assert main(["test", f"--ckpt_path={tmp_path / name}.ckpt"]) == 2
         assert expected in capfd.readouterr().err
 
 
-def test_a_checkpoint_of_other_layers_is_refused_in_a_line(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_of_other_layers_is_refused_in_a_line(
+    checkpoint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["test", f"--ckpt_path={checkpoint}", "--model.encoder.depth=3"]) == 2
     assert "the checkpoint does not fit this model" in capfd.readouterr().err
 
 
 def test_a_checkpoint_says_which_versions_wrote_it(checkpoint: str) -> None:
-    versions = {"torch": str(torch.__version__), "lightning": L.__version__, "python": platform.python_version()}
-    assert read_checkpoint(checkpoint)["versions"] == {"residense": residense.__version__, **versions}
+    versions = {
+        "torch": str(torch.__version__),
+        "lightning": L.__version__,
+        "python": platform.python_version(),
+    }
+    assert read_checkpoint(checkpoint)["versions"] == {
+        "residense": residense.__version__,
+        **versions,
+    }
 
 
 def unknown_option(content: dict[str, Any]) -> None:
@@ -585,8 +784,12 @@ def test_a_checkpoint_without_versions_that_fits_is_used(
     )
 
 
-def test_bytes_that_are_no_text_are_refused(checkpoint: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", f"--ckpt_path={checkpoint}", "--data.text", os.fsdecode(b"caf\xe9")]) == 2
+def test_bytes_that_are_no_text_are_refused(
+    checkpoint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["predict", f"--ckpt_path={checkpoint}", "--data.text", os.fsdecode(b"caf\xe9")]) == 2
+    )
     assert "bytes that are not UTF-8" in capfd.readouterr().err
 
 
@@ -597,34 +800,54 @@ def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFi
 
 def test_fit_without_a_config_says_which_there_are(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 2
-    assert "such as --config dense_ner.yaml; there are: dense_cls.yaml, dense_cnn_ner.yaml" in capfd.readouterr().err
+    assert (
+        "such as --config dense_ner.yaml; there are: dense_cls.yaml, dense_cnn_ner.yaml"
+        in capfd.readouterr().err
+    )
 
 
 def test_the_version_says_what_a_report_should(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for state in ("# git x\nabc\n\n# git x\nmain\n\n# git x\n M a\n?? b\n\n# git x\n+1\n", "not a git repository\n"):
+    for state in (
+        "# git x\nabc\n\n# git x\nmain\n\n# git x\n M a\n?? b\n\n# git x\n+1\n",
+        "not a git repository\n",
+    ):
         monkeypatch.setattr("residense.run.git_state", lambda state=state: state)
         with pytest.raises(SystemExit) as stopped:
             main(["--version"])
         assert stopped.value.code == 0
         said = capsys.readouterr().out
         assert f"torch {torch.__version__}" in said and " CPUs\n" in said
-        assert said.endswith("git: abc, 2 changed files\n" if state.startswith("#") else "git: not a git repository\n")
+        assert said.endswith(
+            "git: abc, 2 changed files\n"
+            if state.startswith("#")
+            else "git: not a git repository\n"
+        )
 
 
 def test_main_prints_help_as_a_command(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path, env={**os.environ, "COLUMNS": "100"})
-    assert done.returncode == 0 and "fit" in done.stdout and "predict" in done.stdout and done.stderr == ""
+    assert (
+        done.returncode == 0
+        and "fit" in done.stdout
+        and "predict" in done.stdout
+        and done.stderr == ""
+    )
 
 
 def test_a_checkpoint_is_used_by_another_class(
-    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    checkpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "shouting.py").write_text(SHOUTING)
     monkeypatch.chdir(tmp_path)
     (plain,) = predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=Anna Smith")
-    (other,) = predict(capfd, f"--ckpt_path={checkpoint}", "--data.text=Anna Smith", "--model=shouting.Shouting")
+    (other,) = predict(
+        capfd, f"--ckpt_path={checkpoint}", "--data.text=Anna Smith", "--model=shouting.Shouting"
+    )
     assert other == plain | {"loud": True}
 
 
@@ -655,7 +878,11 @@ def test_a_compiled_encoder_keeps_the_names_of_its_weights(
     (tmp_path / "compiled.py").write_text(COMPILED)
     options = ["--model.encoder.block=block/conv.yaml", "--logger=csv"]
     assert fit("--model=compiled.Compiled", "--run_dir=here", *options) == 0
-    assert not [name for name in torch.load("here/checkpoints/best.ckpt")["state_dict"] if "_orig_mod" in name]
+    assert not [
+        name
+        for name in torch.load("here/checkpoints/best.ckpt")["state_dict"]
+        if "_orig_mod" in name
+    ]
     capfd.readouterr()
     options = ["--run_dir=here", "--ckpt_path=best", "--trust=compiled", "--data.text=Anna"]
     assert predict(capfd, *options) == predict(capfd, *options, "--model=Tagger")
@@ -678,10 +905,16 @@ def test_callbacks_are_added_to_those_there_are(fit: Callable[..., int], tmp_pat
     (tmp_path / "witness.py").write_text(WITNESS)
     for name in ("one", "two"):
         callback = {"class_path": "witness.Witness", "init_args": {"name": name}}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
-    assert fit("--config=dense_ner.yaml", "--config=one.yaml", "--config=two.yaml", "--run_dir=here") == 0
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump({"trainer": {"callbacks+": [callback]}})
+        )
+    assert (
+        fit("--config=dense_ner.yaml", "--config=one.yaml", "--config=two.yaml", "--run_dir=here")
+        == 0
+    )
     assert all(
-        Path(name).exists() for name in ("one", "two", "here/checkpoints/best.ckpt", "here/checkpoints/last.ckpt")
+        Path(name).exists()
+        for name in ("one", "two", "here/checkpoints/best.ckpt", "here/checkpoints/last.ckpt")
     )
 
 
@@ -689,7 +922,11 @@ def test_callbacks_are_added_to_those_there_are(fit: Callable[..., int], tmp_pat
 def test_a_sanity_check_leaves_no_trace(fit: Callable[..., int]) -> None:
     histories = []
     for steps in (0, 2):
-        options = ["--logger=csv", "--trainer.max_epochs=2", f"--trainer.num_sanity_val_steps={steps}"]
+        options = [
+            "--logger=csv",
+            "--trainer.max_epochs=2",
+            f"--trainer.num_sanity_val_steps={steps}",
+        ]
         assert fit(f"--run_dir={steps}", *options) == 0
         with Path(f"{steps}/metrics.csv").open(newline="") as stream:
             histories.append([{**row, "train/tokens_per_s": ""} for row in csv.DictReader(stream)])
@@ -708,8 +945,20 @@ COPIES = {
 @pytest.mark.parametrize("source", COPIES)
 def test_a_copied_file_is_a_part_of_ones_own(source: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / source, tmp_path / "copied.py")
-    few = ["--data.synthetic.size=300", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1", "--run_dir=run"]
-    command = [sys.executable, str(ROOT / "main.py"), "fit", "--config=dense_ner.yaml", COPIES[source], *few]
+    few = [
+        "--data.synthetic.size=300",
+        "--trainer.limit_train_batches=2",
+        "--trainer.max_epochs=1",
+        "--run_dir=run",
+    ]
+    command = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        "fit",
+        "--config=dense_ner.yaml",
+        COPIES[source],
+        *few,
+    ]
     subprocess.run([*command, "--logger=none"], cwd=tmp_path, check=True, capture_output=True)
     best = [
         sys.executable,
@@ -719,12 +968,19 @@ def test_a_copied_file_is_a_part_of_ones_own(source: str, tmp_path: Path) -> Non
         "--trust=copied",
         "--data.text=Anna",
     ]
-    assert json.loads(subprocess.run(best, cwd=tmp_path, check=True, capture_output=True).stdout)["text"] == "Anna"
+    assert (
+        json.loads(subprocess.run(best, cwd=tmp_path, check=True, capture_output=True).stdout)[
+            "text"
+        ]
+        == "Anna"
+    )
     assert "copied." in (tmp_path / "run" / "config.yaml").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-def test_the_module_runs_like_main_py(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_module_runs_like_main_py(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["cli.py", "fit", "--config=nothing.yaml"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("residense.cli", run_name="__main__", alter_sys=True)

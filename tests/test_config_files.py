@@ -15,14 +15,28 @@ from residense.cli import main
 from residense.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
-FEW = ["--run_dir=run", "--logger=none", "--test_after_fit=false", "--data.synthetic.size=60", "--trainer.max_epochs=1"]
+FEW = [
+    "--run_dir=run",
+    "--logger=none",
+    "--test_after_fit=false",
+    "--data.synthetic.size=60",
+    "--trainer.max_epochs=1",
+]
 
 
 @pytest.mark.parametrize(
     "place",
-    ["mine.yaml", *(pytest.param(f"{folder}/mine.yaml", marks=pytest.mark.slow) for folder in ("a/b", "configs/c"))],
+    [
+        "mine.yaml",
+        *(
+            pytest.param(f"{folder}/mine.yaml", marks=pytest.mark.slow)
+            for folder in ("a/b", "configs/c")
+        ),
+    ],
 )
-def test_a_copy_of_a_config_works_anywhere(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_a_config_works_anywhere(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     copy = tmp_path / place
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +59,11 @@ def test_a_fragment_is_looked_up_beside_the_config_then_here_then_in_configs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    beside, here, mine = tmp_path / "beside" / "block", tmp_path / "block", tmp_path / "configs" / "block"
+    beside, here, mine = (
+        tmp_path / "beside" / "block",
+        tmp_path / "block",
+        tmp_path / "configs" / "block",
+    )
     expected = ROOT / "configs" / "block" / "gru.yaml"
     for folder in (None, mine, here, beside):
         if folder is not None:
@@ -61,12 +79,19 @@ def test_a_fragment_that_is_nowhere_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").write_text((ROOT / "configs/dense_ner.yaml").read_text().replace("block/lstm", "block/lstn"))
+    Path("mine.yaml").write_text(
+        (ROOT / "configs/dense_ner.yaml").read_text().replace("block/lstm", "block/lstn")
+    )
     assert main(["fit", "--config=mine.yaml", *FEW]) == 2
-    assert "block/lstn.yaml, neither beside the config, nor here, nor in configs/" in capsys.readouterr().err
+    assert (
+        "block/lstn.yaml, neither beside the config, nor here, nor in configs/"
+        in capsys.readouterr().err
+    )
 
 
-ALIASES = "a: &a [x]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]\n" for m, n in pairwise("abcdefghi"))
+ALIASES = "a: &a [x]\n" + "".join(
+    f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]\n" for m, n in pairwise("abcdefghi")
+)
 BOMBS = {
     "aliases": (ALIASES, "its aliases expand to more than 100,000 values"),
     "itself": ("a: &a [*a]", "its aliases expand"),
@@ -80,14 +105,21 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 @pytest.mark.parametrize("route", ["config", "fragment", "option"])
 def test_what_expands_beyond_measure_is_refused(
-    route: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    route: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bomb, message = BOMBS[name]
     Path("bomb.yaml").write_text(bomb)
     if route == "config":
         assert main(["fit", "--config=bomb.yaml"]) == 2
-        assert f"bomb.yaml: not YAML: {message}" in capsys.readouterr().err or name in ("number", "size")
+        assert f"bomb.yaml: not YAML: {message}" in capsys.readouterr().err or name in (
+            "number",
+            "size",
+        )
     elif route == "fragment":
         Path("whole.yaml").write_text("model: bomb.yaml\ndata: data/embedded_en.yaml\n")
         assert main(["fit", "--config=whole.yaml"]) == 2
@@ -96,7 +128,9 @@ def test_what_expands_beyond_measure_is_refused(
     assert not Path("runs").exists()
 
 
-def test_shared_settings_of_a_checkpoint_are_counted_each_time(checkpoint: str, tmp_path: Path) -> None:
+def test_shared_settings_of_a_checkpoint_are_counted_each_time(
+    checkpoint: str, tmp_path: Path
+) -> None:
     content = torch.load(checkpoint, weights_only=True)
     shared: list[Any] = ["x"]
     for _ in range(40):
@@ -134,4 +168,8 @@ def test_one_flipped_bit_is_noticed_by_every_command(
         assert main([*command, "--ckpt_path=flipped.ckpt"]) == 2
     assert fit("--init_from=flipped.ckpt") == 2
     errors = capsys.readouterr().err
-    assert errors.count("flipped.ckpt: cannot be loaded as a checkpoint") == errors.count("in it is damaged") == 4
+    assert (
+        errors.count("flipped.ckpt: cannot be loaded as a checkpoint")
+        == errors.count("in it is damaged")
+        == 4
+    )

@@ -23,20 +23,35 @@ PARTS = {
     "trainer": "trainer",
 }
 TOGETHER = {
-    "connection/deepnorm.yaml": ["--model.encoder.block=block/conv.yaml"],  # recurrent blocks refuse it
+    "connection/deepnorm.yaml": [
+        "--model.encoder.block=block/conv.yaml"
+    ],  # recurrent blocks refuse it
     "idcnn_ner.yaml": ["--model.encoder.depth=6"],  # less is nothing to share
     "vdcnn_cls.yaml": ["--model.encoder.depth=[1,1,1,1]"],  # a width for each
     "dense_pos.yaml": ["--data.path=pos.conll"],
     "data/embedded_texts.yaml": ["--config=dense_cls.yaml"],
 }
-FRAGMENTS = sorted(str(path.relative_to(CONFIGS)) for part in PARTS for path in CONFIGS.glob(f"{part}/*.yaml"))
+FRAGMENTS = sorted(
+    str(path.relative_to(CONFIGS)) for part in PARTS for path in CONFIGS.glob(f"{part}/*.yaml")
+)
 WITH = ("debug", "sweeps")  # go with an experiment
-SEVERAL = ("trainer/ddp.yaml", "trainer/sharded.yaml")  # start processes: test_distributed.py, test_sharded.py
+SEVERAL = (
+    "trainer/ddp.yaml",
+    "trainer/sharded.yaml",
+)  # start processes: test_distributed.py, test_sharded.py
 
 
 def cases(names: list[str]) -> list[object]:
     """Most are slow: tests/nn/ has all parts in the fast tier, each with each."""
-    slow = ("block/", "connection/", "data/embedded_t", "data/embedded_z", "embeddings/", "optimizer/", "trainer/")
+    slow = (
+        "block/",
+        "connection/",
+        "data/embedded_t",
+        "data/embedded_z",
+        "embeddings/",
+        "optimizer/",
+        "trainer/",
+    )
     slow += (
         "dense_cnn",
         "dense_transformer",
@@ -63,14 +78,20 @@ def test_parts_of_speech_are_not_learned_from_chunks(
     Path("train.conll").write_text("dogs NNS B-NP\nbark VBP B-VP\n. . O\n\n" * 20)
     assert fit("--config=dense_pos.yaml", "--data.path=train.conll") == 2
     error = capfd.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: train.conll: column 2 holds IOB2 tags (B-NP, B-VP), not plain labels")
+    assert error.startswith(
+        "error: train.conll: column 2 holds IOB2 tags (B-NP, B-VP), not plain labels"
+    )
     assert "--data.tag_column" in error
     assert fit("--config=dense_pos.yaml", "--data.path=train.conll", "--data.tag_column=1") == 0
 
 
 @pytest.mark.parametrize("name", cases([name for name in FRAGMENTS if name not in SEVERAL]))
 def test_fragment_trains(name: str, fit: Callable[..., int]) -> None:
-    options = [f"--{PARTS[name.split('/')[0]]}={name}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    options = [
+        f"--{PARTS[name.split('/')[0]]}={name}",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+    ]
     assert fit(*options, *TOGETHER.get(name, [])) == 0
 
 
@@ -80,9 +101,14 @@ def test_no_folder_of_configs_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    ["dense_ner.yaml", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dense_cls.yaml", "joint_slots.yaml"))],
+    [
+        "dense_ner.yaml",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("dense_cls.yaml", "joint_slots.yaml")),
+    ],
 )
-def test_one_batch_is_learned_by_heart(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_batch_is_learned_by_heart(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     small = [
         "--data.synthetic.size=300",
@@ -96,12 +122,16 @@ def test_one_batch_is_learned_by_heart(config: str, tmp_path: Path, monkeypatch:
     assert len(losses) == 80 and losses[-1] < 0.1 * losses[0]
 
 
-def test_a_profile_says_where_the_time_went(fit: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_profile_says_where_the_time_went(
+    fit: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
     assert fit("--config=dense_ner.yaml", "--config=debug/profile.yaml", "--logger=none") == 0
     assert re.search(r"run_training_batch +\t\|  [\d.]+ +\t\|  2 ", caplog.text)
 
 
-def test_a_few_batches_of_everything_go_through(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_few_batches_of_everything_go_through(
+    fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fit("--config=dense_cls.yaml", "--config=debug/fast.yaml", "--run_dir=run") == 0
     assert json.loads(Path("run/test.json").read_text())["types"]
 
@@ -121,11 +151,18 @@ def test_config_says_what_it_is(path: Path) -> None:
         pytest.param("idcnn", "HyperConnections", marks=pytest.mark.slow),
     ],
 )
-def test_any_pair_is_a_matter_of_two_words(block: str, connection: str, fit: Callable[..., int]) -> None:
-    assert fit(f"--model.encoder.block=block/{block}.yaml", f"--model.encoder.connection={connection}") == 0
+def test_any_pair_is_a_matter_of_two_words(
+    block: str, connection: str, fit: Callable[..., int]
+) -> None:
+    assert (
+        fit(f"--model.encoder.block=block/{block}.yaml", f"--model.encoder.connection={connection}")
+        == 0
+    )
 
 
-def test_tagging_refuses_to_pool_tokens(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_tagging_refuses_to_pool_tokens(
+    fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fit("--model.encoder.depth=[1,1]", "--model.encoder.transition.pool=max") == 2
     assert "a vector for each token to tag: use pool: none" in capsys.readouterr().err
 
@@ -136,4 +173,6 @@ def test_an_encoder_without_blocks_is_refused(
 ) -> None:
     Path("empty.yaml").write_text("")
     assert fit(f"--model.encoder.block={block}") == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: model: encoder.block is empty")
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith("error: model: encoder.block is empty")
+    )

@@ -36,7 +36,9 @@ def fit(run: Path, *options: str) -> None:
 
 def losses(run: Path) -> torch.Tensor:
     with (run / "metrics.csv").open(newline="") as stream:
-        return torch.tensor([float(r["train/loss"]) for r in csv.DictReader(stream) if r["train/loss"]]).double()
+        return torch.tensor(
+            [float(r["train/loss"]) for r in csv.DictReader(stream) if r["train/loss"]]
+        ).double()
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -57,19 +59,46 @@ def test_two_processes_train_as_one(tmp_path: Path, accumulate: int) -> None:
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
-    options = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", f"--run_dir={tmp_path / 'run'}"]
+    options = [
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=4",
+        f"--run_dir={tmp_path / 'run'}",
+    ]
     options += ["--ema.decay=0.9"]
     assert main(["fit", *OPTIONS[:4], *options]) == 0
-    command = [sys.executable, str(ROOT / "main.py"), "fit", *OPTIONS[:4], *options, "--ckpt_path=last", *TWO]
-    done = subprocess.run([*command, "--trainer.max_epochs=2"], capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        "fit",
+        *OPTIONS[:4],
+        *options,
+        "--ckpt_path=last",
+        *TWO,
+    ]
+    done = subprocess.run(
+        [*command, "--trainer.max_epochs=2"], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    assert "saved by 1 processes, resumed by 2: dropout and what the epoch has summed up begin anew" in done.stderr
-    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert (
+        "saved by 1 processes, resumed by 2: dropout and what the epoch has summed up begin anew"
+        in done.stderr
+    )
+    assert (
+        torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        == 8
+    )
 
 
 def test_two_processes_have_one_run_directory(tmp_path: Path) -> None:
     few = [*OPTIONS, "--trainer.max_steps=2"]
-    command = [sys.executable, str(ROOT / "main.py"), "fit", *few, "--trainer=trainer/ddp.yaml", *TWO]
+    command = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        "fit",
+        *few,
+        "--trainer=trainer/ddp.yaml",
+        *TWO,
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs" / "dense_ner").iterdir()

@@ -22,8 +22,13 @@ def export(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 def test_weights_are_those_of_the_checkpoint(
     tmp_path: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert fit("--config=idcnn_ner.yaml", "--model.encoder.depth=6", "--run_dir=run") == 0  # its layers share weights
-    source, target = tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "weights.safetensors"
+    assert (
+        fit("--config=idcnn_ner.yaml", "--model.encoder.depth=6", "--run_dir=run") == 0
+    )  # its layers share weights
+    source, target = (
+        tmp_path / "run" / "checkpoints" / "last.ckpt",
+        tmp_path / "weights.safetensors",
+    )
     export(monkeypatch, source, target)
     checkpoint = torch.load(source, weights_only=True)
     with safe_open(target, "pt") as file:
@@ -46,13 +51,29 @@ def damaged(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        (lambda folder: folder / "missing.ckpt", "weights.safetensors", r"^error: no checkpoint .*missing.ckpt$"),
-        (lambda folder: damaged(folder / "a.ckpt"), "weights.safetensors", r"^error: .*a.ckpt: .*checkpoint[^\n]*$"),
-        (lambda folder: damaged(folder / "a.ckpt"), "missing/weights.safetensors", "^error: .*a folder that exists$"),
+        (
+            lambda folder: folder / "missing.ckpt",
+            "weights.safetensors",
+            r"^error: no checkpoint .*missing.ckpt$",
+        ),
+        (
+            lambda folder: damaged(folder / "a.ckpt"),
+            "weights.safetensors",
+            r"^error: .*a.ckpt: .*checkpoint[^\n]*$",
+        ),
+        (
+            lambda folder: damaged(folder / "a.ckpt"),
+            "missing/weights.safetensors",
+            "^error: .*a folder that exists$",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
-    source: Callable[[Path], Path], target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Callable[[Path], Path],
+    target: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = source(tmp_path)
     before = sorted(tmp_path.iterdir())

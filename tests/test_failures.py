@@ -42,7 +42,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if shutil.which("mount") is None or mount(folder, "size=6m"):
         pytest.skip("a disk can be mounted by root alone")
     yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # the process of W&B may still end there
+    subprocess.run(
+        ["umount", "--lazy", folder], check=True
+    )  # the process of W&B may still end there
 
 
 def mount(folder: Path, options: str) -> int:
@@ -110,9 +112,13 @@ def test_a_checkpoint_that_does_not_fit_beside_the_last(disk: Path, whole: Path)
     run = disk / "run"
     process = command(*SMALL, f"--run_dir={run}")
     errors = process.communicate()[1]
-    assert_refused(process.returncode, errors, f"{run}/checkpoints/last.ckpt: No space left on device")
+    assert_refused(
+        process.returncode, errors, f"{run}/checkpoints/last.ckpt: No space left on device"
+    )
     assert_tidy(run)
-    checkpoints = {name: torch.load(run / "checkpoints" / name) for name in ("last.ckpt", "last-previous.ckpt")}
+    checkpoints = {
+        name: torch.load(run / "checkpoints" / name) for name in ("last.ckpt", "last-previous.ckpt")
+    }
     assert [checkpoint["epoch"] for checkpoint in checkpoints.values()] == [1, 0]
     assert mount(disk, "remount,size=20m") == 0
     assert main([*SMALL, f"--run_dir={run}", "--ckpt_path=last"]) == 0
@@ -123,7 +129,9 @@ def test_a_checkpoint_that_does_not_fit_beside_the_last(disk: Path, whole: Path)
 def test_a_full_disk_ends_all_processes(disk: Path) -> None:
     process = command(*LARGE, "--ema.decay=null", f"--run_dir={disk}/run", *TWO)
     errors = process.communicate(timeout=100)[1]
-    assert_refused(process.returncode, errors, f"{disk}/run/checkpoints/last.ckpt: No space left on device")
+    assert_refused(
+        process.returncode, errors, f"{disk}/run/checkpoints/last.ckpt: No space left on device"
+    )
     assert_tidy(disk / "run")
 
 
@@ -145,15 +153,27 @@ def at_batch(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], 
     "full_at", [1, 120]
 )
 def test_metrics_that_do_not_fit(
-    full_at: int, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    full_at: int,
+    disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    many = ["--data.batch_tokens=20", "--trainer.limit_train_batches=200", "--trainer.accumulate_grad_batches=1"]
+    many = [
+        "--data.batch_tokens=20",
+        "--trainer.limit_train_batches=200",
+        "--trainer.accumulate_grad_batches=1",
+    ]
     options = [*SMALL, *many, "--trainer.max_epochs=1", "--save_every_n_steps=90"]
     assert main([*options, f"--run_dir={tmp_path / 'whole'}"]) == 0
     run = disk / "run"
     with monkeypatch.context() as patch:
         at_batch(patch, full_at, lambda: fill(disk))
-        assert_refused(main([*options, f"--run_dir={run}"]), capfd.readouterr().err, f"{run}/metrics.csv: No space")
+        assert_refused(
+            main([*options, f"--run_dir={run}"]),
+            capfd.readouterr().err,
+            f"{run}/metrics.csv: No space",
+        )
     assert_tidy(run, ended=False)
     content = (run / "metrics.csv").read_bytes() if (run / "metrics.csv").exists() else b""
     assert content[-1:] in (b"\n", b"")
@@ -163,12 +183,18 @@ def test_metrics_that_do_not_fit(
     assert history(run) == history(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("pages", "name"), some_slow((3, "command.txt"), (0, ".lock"), (1, "config.yaml")))
+@pytest.mark.parametrize(
+    ("pages", "name"), some_slow((3, "command.txt"), (0, ".lock"), (1, "config.yaml"))
+)
 def test_a_run_that_does_not_fit_is_not_begun(
     pages: int, name: str, disk: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fill(disk, pages)
-    assert_refused(main([*SMALL, f"--run_dir={disk}/run"]), capfd.readouterr().err, f"{disk}/run/{name}: No space left")
+    assert_refused(
+        main([*SMALL, f"--run_dir={disk}/run"]),
+        capfd.readouterr().err,
+        f"{disk}/run/{name}: No space left",
+    )
     assert_tidy(disk / "run", ended=False)
 
 
@@ -188,13 +214,19 @@ def edited(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-CUT, LACKS = "cannot be loaded as a checkpoint (cut off, or something else)", "not a checkpoint of this project"
+CUT, LACKS = (
+    "cannot be loaded as a checkpoint (cut off, or something else)",
+    "not a checkpoint of this project",
+)
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (edited(lambda good: b""), CUT),
     "half": (edited(lambda good: good[: len(good) // 2]), CUT),
     "without its end": (edited(lambda good: good[:-100]), CUT),
     "zeros": (edited(lambda good: bytes(len(good))), CUT),
-    "zeros inside": (edited(lambda good: good[:500_000] + bytes(PAGE) + good[500_000 + PAGE :]), "is damaged)"),
+    "zeros inside": (
+        edited(lambda good: good[:500_000] + bytes(PAGE) + good[500_000 + PAGE :]),
+        "is damaged)",
+    ),
     "text": (lambda path: path.write_text("not a checkpoint\n"), CUT),
     "zip": (zipped, "cannot be loaded as a checkpoint"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"state_dict": {}})), CUT),
@@ -213,19 +245,27 @@ def copied(whole: Path, tmp_path: Path) -> Path:
 def test_a_damaged_checkpoint_is_left_for_the_one_before(
     damage: str, copied: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    last, older, best = (copied / "checkpoints" / f"{name}.ckpt" for name in ("last", "last-previous", "best"))
+    last, older, best = (
+        copied / "checkpoints" / f"{name}.ckpt" for name in ("last", "last-previous", "best")
+    )
     change, reason = DAMAGE[damage]
     change(last)
     options = ["fit", "--run_dir", str(copied), "--ckpt_path", "last"]
     assert arrange(options)[-1] == f"--ckpt_path={older}"
     said = capfd.readouterr().err
-    assert f"{last}: " in said and reason in said and said.endswith(f"going on from the one before, {older}\n")
+    assert (
+        f"{last}: " in said
+        and reason in said
+        and said.endswith(f"going on from the one before, {older}\n")
+    )
     older.unlink()
     expected = f"and there is none before it; {best} may be whole: --ckpt_path best"
     assert_refused(main(options), capfd.readouterr().err, str(last), reason, expected)
 
 
-def test_two_damaged_checkpoints_are_one_too_many(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_damaged_checkpoints_are_one_too_many(
+    copied: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for name in ("last", "last-previous"):
         (copied / "checkpoints" / f"{name}.ckpt").write_bytes(b"")
     code = main(["fit", f"--run_dir={copied}", "--ckpt_path=last"])
@@ -251,7 +291,10 @@ def test_a_run_that_ended_between_its_first_two_saves_goes_on(
     for name in ("last", "last-previous"):
         (copied / "checkpoints" / f"{name}.ckpt").unlink()
     assert main([*SMALL, f"--run_dir={copied}", "--ckpt_path=last"]) == 0
-    assert f"no {copied}/checkpoints/last.ckpt: going on from {copied}/checkpoints/best.ckpt" in capfd.readouterr().err
+    assert (
+        f"no {copied}/checkpoints/last.ckpt: going on from {copied}/checkpoints/best.ckpt"
+        in capfd.readouterr().err
+    )
     ended = [torch.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (copied, whole)]
     assert all(torch.equal(ended[0][name], ended[1][name]) for name in ended[1])
 
@@ -271,7 +314,9 @@ def test_folders_above_the_run_are_made(tmp_path: Path) -> None:
 def test_a_run_directory_that_is_none(kind: str, below: str, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("kept") if kind == "file" else wrong.symlink_to(tmp_path / "nothing")
-    with pytest.raises(UsageError, match=rf"^{wrong} is no folder.*name another folder with --run_dir$"):
+    with pytest.raises(
+        UsageError, match=rf"^{wrong} is no folder.*name another folder with --run_dir$"
+    ):
         run_directory("name", str(wrong / below))
     assert os.path.lexists(wrong) and (kind != "file" or wrong.read_text() == "kept")
 
@@ -283,7 +328,9 @@ def test_a_run_directory_that_cannot_be_written(
     shutil.copytree(whole, run, ignore=shutil.ignore_patterns("last-previous.ckpt"))
     assert mount(disk, "remount,ro") == 0
     code = main([*SMALL, f"--run_dir={run}", "--ckpt_path=last"])
-    assert_refused(code, capfd.readouterr().err, f"{run} is read-only", "name another folder with --run_dir")
+    assert_refused(
+        code, capfd.readouterr().err, f"{run} is read-only", "name another folder with --run_dir"
+    )
     monkeypatch.chdir(disk)
     for new in (str(disk / "new"), None):
         with pytest.raises(UsageError, match="is read-only: the run cannot be kept in"):
@@ -296,13 +343,22 @@ def test_a_run_directory_that_cannot_be_written(
 @pytest.mark.slow
 def test_of_two_jobs_in_one_directory_one_trains(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    long = [*SMALL, "--trainer.max_epochs=30", "--early_stopping.patience=30"]  # the other may start seconds later
-    jobs = [command(*long, f"--run_dir={run}", "--ckpt_path=last", f"--name=job{number}") for number in (0, 1)]
+    long = [
+        *SMALL,
+        "--trainer.max_epochs=30",
+        "--early_stopping.patience=30",
+    ]  # the other may start seconds later
+    jobs = [
+        command(*long, f"--run_dir={run}", "--ckpt_path=last", f"--name=job{number}")
+        for number in (0, 1)
+    ]
     errors = [job.communicate()[1] for job in jobs]
     winner = [job.returncode for job in jobs].index(0)
     loser = 1 - winner
     holder = f"{run} is in use by process {jobs[winner].pid} on {socket.gethostname()}"
-    assert_refused(jobs[loser].returncode, errors[loser], f"{holder}; once that has ended: rm {run}/.lock")
+    assert_refused(
+        jobs[loser].returncode, errors[loser], f"{holder}; once that has ended: rm {run}/.lock"
+    )
     assert_tidy(run)
     assert f"--name=job{winner}" in (run / "command.txt").read_text()
     assert f"name: job{winner}" in (run / "config.yaml").read_text()
@@ -353,14 +409,24 @@ def test_a_run_is_not_resumed_as_another(copied: Path, capfd: pytest.CaptureFixt
         ("--data.synthetic.language=zh", "data.synthetic.language"),
     ):
         code = main([*SMALL, option, f"--run_dir={copied}", "--ckpt_path=last"])
-        assert_refused(code, capfd.readouterr().err, f"but {place} would change", "begin a new run with --init_from")
+        assert_refused(
+            code,
+            capfd.readouterr().err,
+            f"but {place} would change",
+            "begin a new run with --init_from",
+        )
     assert (copied / "config.yaml").read_bytes() == before
     assert_tidy(copied)
 
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    some_slow(("dev.conll", "validation"), ("train.conll", "train"), ("test.conll", "test"), ("words.vec", "vectors")),
+    some_slow(
+        ("dev.conll", "validation"),
+        ("train.conll", "train"),
+        ("test.conll", "test"),
+        ("words.vec", "vectors"),
+    ),
 )
 def test_a_run_is_not_resumed_on_data_that_changed(
     file: str, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -370,7 +436,9 @@ def test_a_run_is_not_resumed_on_data_that_changed(
     for split in ("train", "dev", "test"):
         (corpus / f"{split}.conll").write_text("Anna\tB-PER\nmet\tO\nBob\tB-PER\n\n" * 20)
     (tmp_path / "words.vec").write_text("met 1 2\nbob 3 4\n")
-    vectors = [f"--data.vectors={tmp_path / 'words.vec'}", "--model.embeddings.dim=2"] * (name == "vectors")
+    vectors = [f"--data.vectors={tmp_path / 'words.vec'}", "--model.embeddings.dim=2"] * (
+        name == "vectors"
+    )
     options = [*SMALL, *vectors, f"--data.path={corpus}", f"--run_dir={run}"]
     assert main([*options, "--trainer.max_epochs=1"]) == 0
     changed = next(tmp_path.rglob(file))
@@ -378,7 +446,9 @@ def test_a_run_is_not_resumed_on_data_that_changed(
     changed.write_text(content.replace("met", "saw"))
     capfd.readouterr()
     code = main([*options, "--ckpt_path=last"])
-    assert_refused(code, capfd.readouterr().err, f"{corpus}: {name} data changed since this run began")
+    assert_refused(
+        code, capfd.readouterr().err, f"{corpus}: {name} data changed since this run began"
+    )
     changed.write_text(content)
     shutil.copytree(corpus, moved)  # other files of the same content
     shutil.rmtree(corpus)

@@ -11,7 +11,15 @@ import torch
 import residense
 from residense.cli import main
 
-GIVEN = {"in_dim", "out_dim", "index", "bypass", "block", "num_chars", "p"}  # by what is around a part, not by the user
+GIVEN = {
+    "in_dim",
+    "out_dim",
+    "index",
+    "bypass",
+    "block",
+    "num_chars",
+    "p",
+}  # by what is around a part, not by the user
 PUBLIC = {name: getattr(residense, name) for name in residense._HOME}
 PARTS = [name for name, part in PUBLIC.items() if inspect.isclass(part)]
 
@@ -21,7 +29,9 @@ def shown(part: type) -> tuple[str, dict[str, str]]:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(part, "it", fail_untyped=False)
     actions = {a.dest.removeprefix("it."): a for a in parser._actions if a.dest.startswith("it.")}
-    helps = {name: str(action.help or "").strip() for name, action in actions.items() if "." not in name}
+    helps = {
+        name: str(action.help or "").strip() for name, action in actions.items() if "." not in name
+    }
     return parser.format_help(), helps
 
 
@@ -32,7 +42,9 @@ def test_each_part_and_option_says_what_it_is(name: str) -> None:
     text, helps = shown(part)
     first = part.__doc__.strip().split("\n")[0].split("   (")[0].rstrip(":.")
     assert first.split()[0] in text
-    silent = [option for option, said in helps.items() if option not in GIVEN and len(said.split()) < 2]
+    silent = [
+        option for option, said in helps.items() if option not in GIVEN and len(said.split()) < 2
+    ]
     assert not silent, f"{name}: --help does not say what {', '.join(silent)} is"
 
 
@@ -44,12 +56,22 @@ def test_each_method_says_what_it_does(name: str) -> None:
     assert not [n for n, method in own.items() if n not in known and not method.__doc__]
 
 
-def test_each_option_of_the_command_line_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_option_of_the_command_line_says_what_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
     text = re.sub(r"\n {10,}", " ", capsys.readouterr().out)
     entries = re.findall(r"^  (--\w[\w.]*)\b[^\n]*?(?: {2,}| )(.*)$", text, re.M)
-    own = ("--name", "--run_dir", "--logger", "--project", "--output", "--init_from", "--save_every_n_steps")
+    own = (
+        "--name",
+        "--run_dir",
+        "--logger",
+        "--project",
+        "--output",
+        "--init_from",
+        "--save_every_n_steps",
+    )
     own += ("--test_after_fit", "--ema.decay", "--ckpt_path")
     said = dict(entries)
     assert [name for name in own if name not in said] == []
@@ -64,8 +86,15 @@ def test_each_option_of_the_command_line_says_what_it_is(capsys: pytest.CaptureF
         ("data", "TaggingDataModule"),
         ("model.encoder", "Encoder"),
         ("model.encoder.branch", "Branch"),
-        *(("model.encoder.connection", name) for name in PARTS if issubclass(PUBLIC[name], residense.Connection)),
-        *(("model.encoder.block", name) for name in ("Conv", "LSTM", "GRU", "Attention", "FeedForward", "Chain")),
+        *(
+            ("model.encoder.connection", name)
+            for name in PARTS
+            if issubclass(PUBLIC[name], residense.Connection)
+        ),
+        *(
+            ("model.encoder.block", name)
+            for name in ("Conv", "LSTM", "GRU", "Attention", "FeedForward", "Chain")
+        ),
     ],
 )
 def test_help_on_a_class_lists_its_options(
@@ -75,5 +104,9 @@ def test_help_on_a_class_lists_its_options(
         fit(f"--{place}.help={name}")
     assert not ended.value.code
     text = capsys.readouterr().out
-    missing = [o for o in shown(PUBLIC[name])[1] if o not in GIVEN | {"dim", "depth"} and f".{o}" not in text]
+    missing = [
+        o
+        for o in shown(PUBLIC[name])[1]
+        if o not in GIVEN | {"dim", "depth"} and f".{o}" not in text
+    ]
     assert not missing, text

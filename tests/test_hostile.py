@@ -33,7 +33,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 Command = list[str]
 LIMITS = [
-    f"--trainer.{name}=1" for name in ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
+    f"--trainer.{name}=1"
+    for name in ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
 ]
 FIT = ["fit", "--run_dir=run", "--logger=csv", *LIMITS]
 TAGS = [*FIT, "--config=dense_ner.yaml", "--data.synthetic.size=100"]
@@ -55,8 +56,26 @@ NASTY = [
         b"\t" * 40,
         b" ",
     ),
-    *(char.encode() for char in ("\u2028", "\u202e", "\U0001f600", "e" + "\u0301" * 200, "\ufeff", "\u3000")),
-    *(b"NaN", b"-1", b"1e999", b"-inf", b"null", b"true", b"{}", b'"', b"'", b",", b";", b"|", b"#", b"9" * 5000),
+    *(
+        char.encode()
+        for char in ("\u2028", "\u202e", "\U0001f600", "e" + "\u0301" * 200, "\ufeff", "\u3000")
+    ),
+    *(
+        b"NaN",
+        b"-1",
+        b"1e999",
+        b"-inf",
+        b"null",
+        b"true",
+        b"{}",
+        b'"',
+        b"'",
+        b",",
+        b";",
+        b"|",
+        b"#",
+        b"9" * 5000,
+    ),
     *(
         b"a" * 100_000,
         b"[" * 3000,
@@ -175,14 +194,25 @@ def few(rng: random.Random, data: bytes) -> bytes:
 
 
 def recode(rng: random.Random, data: bytes) -> bytes:
-    return data.decode("utf-8", "replace").encode(rng.choice(("utf-16", "utf-8-sig", "latin-1", "utf-32")), "replace")
+    return data.decode("utf-8", "replace").encode(
+        rng.choice(("utf-16", "utf-8-sig", "latin-1", "utf-32")), "replace"
+    )
 
 
 def ends(rng: random.Random, data: bytes) -> bytes:
     return data.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\n\n", b"", b"\n\r")))
 
 
-ACCIDENTS: list[Callable[[random.Random, bytes], bytes]] = [cut, hole, flip, insert, insert, field, field, field]
+ACCIDENTS: list[Callable[[random.Random, bytes], bytes]] = [
+    cut,
+    hole,
+    flip,
+    insert,
+    insert,
+    field,
+    field,
+    field,
+]
 ACCIDENTS += [shuffle, few, recode, ends]
 
 
@@ -192,7 +222,13 @@ def spoiled(rng: random.Random, config: Any) -> Any:
     places: list[tuple[Any, Any]] = []
 
     def walk(value: Any, path: str = "") -> None:
-        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        for key in (
+            value
+            if isinstance(value, dict)
+            else range(len(value))
+            if isinstance(value, list)
+            else ()
+        ):
             if not any(name in f"{path}.{key}" for name in LASTING):
                 places.append((value, key))
                 walk(value[key], f"{path}.{key}")
@@ -230,7 +266,8 @@ def conllu(rng: random.Random, before: Path) -> Command:
     rows = []
     for words, tags in SENTENCES:
         cells = (
-            f"{i}\t{w}\t{w}\t{t}\t_\t_\t0\troot\t_\t_" for i, (w, t) in enumerate(zip(words, tags, strict=True), 1)
+            f"{i}\t{w}\t{w}\t{t}\t_\t_\t0\troot\t_\t_"
+            for i, (w, t) in enumerate(zip(words, tags, strict=True), 1)
         )
         rows.append("# sent_id = x\n" + "\n".join(cells) + "\n")
     path = written(rng, "corpus.conllu", "\n".join(rows).encode())
@@ -238,20 +275,30 @@ def conllu(rng: random.Random, before: Path) -> Command:
 
 
 def jsonl(rng: random.Random, before: Path) -> Command:
-    rows = [json.dumps({"tokens": words, "tags": tags}, ensure_ascii=rng.random() < 0.5) for words, tags in SENTENCES]
+    rows = [
+        json.dumps({"tokens": words, "tags": tags}, ensure_ascii=rng.random() < 0.5)
+        for words, tags in SENTENCES
+    ]
     return [*TAGS, f"--data.path={written(rng, 'corpus.jsonl', chr(10).join(rows).encode())}"]
 
 
 def table(rng: random.Random, before: Path) -> Command:
     sep, suffix = rng.choice(((",", "csv"), ("\t", "tsv"), (";", "csv")))
     rows = [
-        f'"{" ".join(words)}"{sep}{tags[0] if rng.random() < 0.2 else rng.choice("abc")}' for words, tags in SENTENCES
+        f'"{" ".join(words)}"{sep}{tags[0] if rng.random() < 0.2 else rng.choice("abc")}'
+        for words, tags in SENTENCES
     ]
-    return [*TEXTS, f"--data.path={written(rng, f'texts.{suffix}', chr(10).join([f'text{sep}label', *rows]).encode())}"]
+    return [
+        *TEXTS,
+        f"--data.path={written(rng, f'texts.{suffix}', chr(10).join([f'text{sep}label', *rows]).encode())}",
+    ]
 
 
 def text_records(rng: random.Random, before: Path) -> Command:
-    rows = [json.dumps({"text": " ".join(words), "label": rng.choice(("a", "b", 1))}) for words, _ in SENTENCES]
+    rows = [
+        json.dumps({"text": " ".join(words), "label": rng.choice(("a", "b", 1))})
+        for words, _ in SENTENCES
+    ]
     return [*TEXTS, f"--data.path={written(rng, 'texts.jsonl', chr(10).join(rows).encode())}"]
 
 
@@ -262,9 +309,12 @@ def text_lines(rng: random.Random, before: Path) -> Command:
 
 def vectors(rng: random.Random, before: Path) -> Command:
     rows = [
-        f"{word} {' '.join(f'{rng.gauss(0, 1):.4f}' for _ in range(6))}" for word in ("the", "a", "Anna", "in", "to")
+        f"{word} {' '.join(f'{rng.gauss(0, 1):.4f}' for _ in range(6))}"
+        for word in ("the", "a", "Anna", "in", "to")
     ]
-    path = written(rng, "vectors.txt", "\n".join([*["5 6"] * (rng.random() < 0.3), *rows, ""]).encode())
+    path = written(
+        rng, "vectors.txt", "\n".join([*["5 6"] * (rng.random() < 0.3), *rows, ""]).encode()
+    )
     if rng.random() < 0.2:
         with zipfile.ZipFile("vectors.zip", "w") as archive:
             archive.write(path, rng.choice(("v.txt", "../v.txt", "/v.vec", "v.bin")))
@@ -275,7 +325,11 @@ def vectors(rng: random.Random, before: Path) -> Command:
 def subwords(rng: random.Random, before: Path) -> Command:
     from tokenizers import Tokenizer, models
 
-    content = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]")).to_str().encode()
+    content = (
+        Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
+        .to_str()
+        .encode()
+    )
     return [*TAGS, f"--data.subwords={written(rng, 'tokenizer.json', content)}"]
 
 
@@ -283,9 +337,15 @@ def parquet(rng: random.Random, before: Path) -> Command:
     import datasets
 
     task = rng.choice((TAGS, TEXTS))
-    data: dict[str, list[Any]] = {"tokens": [words for words, _ in SENTENCES], "tags": [tags for _, tags in SENTENCES]}
+    data: dict[str, list[Any]] = {
+        "tokens": [words for words, _ in SENTENCES],
+        "tags": [tags for _, tags in SENTENCES],
+    }
     if task is TEXTS:
-        data = {"text": [" ".join(words) for words in data["tokens"]], "label": [rng.choice("ab") for _ in SENTENCES]}
+        data = {
+            "text": [" ".join(words) for words in data["tokens"]],
+            "label": [rng.choice("ab") for _ in SENTENCES],
+        }
     datasets.Dataset.from_dict(data).to_parquet("good.parquet")
     Path("corpus.parquet").write_bytes(mangled(rng, Path("good.parquet").read_bytes()))
     Path("good.parquet").unlink()
@@ -300,7 +360,11 @@ def config(rng: random.Random, before: Path) -> Command:
     else:
         text = mangled(rng, rng.choice(sorted((ROOT / "configs").glob("*.yaml"))).read_bytes())
     Path("own.yaml").write_bytes(text)
-    return [*FIT, "--config=own.yaml", *(["--data.synthetic.size=100"] if b"synthetic" in text else [])]
+    return [
+        *FIT,
+        "--config=own.yaml",
+        *(["--data.synthetic.size=100"] if b"synthetic" in text else []),
+    ]
 
 
 def options(rng: random.Random, before: Path) -> Command:
@@ -332,7 +396,13 @@ USES = [
     ["predict", "--ckpt_path=own.ckpt", "--data.text=Anna Smith", "--output=found.jsonl"],
     ["test", "--ckpt_path=own.ckpt"],
     ["fit", "--ckpt_path=own.ckpt", "--run_dir=run", "--config=dense_ner.yaml"],
-    ["fit", "--init_from=own.ckpt", "--run_dir=run", "--config=dense_ner.yaml", "--data.synthetic.size=100"],
+    [
+        "fit",
+        "--init_from=own.ckpt",
+        "--run_dir=run",
+        "--config=dense_ner.yaml",
+        "--data.synthetic.size=100",
+    ],
 ]
 
 
@@ -342,11 +412,26 @@ def foreign(rng: random.Random, content: dict[str, Any]) -> Any:
     if kind == "lacks":
         content.pop(rng.choice(sorted(content)))
     elif kind == "spoiled":
-        for name in rng.sample(("hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "loops"), 1):
-            content[name] = spoiled(rng, content[name]) if rng.random() < 0.7 else rng.choice(VALUES)
+        for name in rng.sample(
+            ("hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "loops"), 1
+        ):
+            content[name] = (
+                spoiled(rng, content[name]) if rng.random() < 0.7 else rng.choice(VALUES)
+            )
     elif kind == "class":
-        name = rng.choice(("os.system", "subprocess.Popen", "collections.Counter", "residense.Dense", "no.Such", ""))
-        content[rng.choice(("hyper_parameters", "datamodule_hyper_parameters"))]["_class_path"] = name
+        name = rng.choice(
+            (
+                "os.system",
+                "subprocess.Popen",
+                "collections.Counter",
+                "residense.Dense",
+                "no.Such",
+                "",
+            )
+        )
+        content[rng.choice(("hyper_parameters", "datamodule_hyper_parameters"))]["_class_path"] = (
+            name
+        )
     elif kind == "weights":
         name = rng.choice(sorted(content["state_dict"]))
         content["state_dict"][name] = rng.choice(
@@ -354,7 +439,11 @@ def foreign(rng: random.Random, content: dict[str, Any]) -> Any:
         )
     elif kind == "code":
         content["callbacks"] = Evil()
-    return rng.choice((content, [content], "x", {"state_dict": {}}, torch.zeros(2))) if kind == "other" else content
+    return (
+        rng.choice((content, [content], "x", {"state_dict": {}}, torch.zeros(2)))
+        if kind == "other"
+        else content
+    )
 
 
 def input_texts(rng: random.Random, before: Path) -> Command:
@@ -370,7 +459,19 @@ def input_texts(rng: random.Random, before: Path) -> Command:
     return ["predict", f"--ckpt_path={ckpt}", f"--data.path={path}", "--output=found.jsonl"]
 
 
-KINDS = [columns, conllu, jsonl, table, text_records, text_lines, vectors, subwords, parquet, config, options]
+KINDS = [
+    columns,
+    conllu,
+    jsonl,
+    table,
+    text_records,
+    text_lines,
+    vectors,
+    subwords,
+    parquet,
+    config,
+    options,
+]
 KINDS += [checkpoint, input_texts]
 
 
@@ -383,7 +484,9 @@ def wrong(code: Any, errors: str) -> str | None:
     if "Traceback" in errors:
         return "a traceback"
     if code == 2 and (
-        len(said) != 1 or len(errors.splitlines()) - said[0] > 5 or max(map(len, errors.splitlines())) > 1500
+        len(said) != 1
+        or len(errors.splitlines()) - said[0] > 5
+        or max(map(len, errors.splitlines())) > 1500
     ):
         return "not one clear error"
     if code not in (0, 2) or (code == 0) == bool(said):
@@ -400,7 +503,11 @@ def left_behind(code: int) -> str | None:
             return f"{path} is left behind"
         if path.suffix == ".ckpt" and path.name != "own.ckpt":
             torch.load(path, weights_only=True)
-        if path.name in ("test.json", "metrics.csv", "config.yaml") and not path.read_text().endswith("\n"):
+        if path.name in (
+            "test.json",
+            "metrics.csv",
+            "config.yaml",
+        ) and not path.read_text().endswith("\n"):
             return f"{path} is cut off"
     found = Path("found.jsonl")
     if code == 0 and found.exists():
@@ -455,7 +562,10 @@ def in_process(command: Command) -> tuple[Any, str]:
 def as_command(command: Command) -> tuple[Any, str]:
     """The same of a process."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *command], capture_output=True, text=True, timeout=SECONDS
+        [sys.executable, str(ROOT / "main.py"), *command],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
     )
     return done.returncode, done.stderr
 
@@ -477,7 +587,9 @@ def failures(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_hostile_input(kind: Any, request: pytest.FixtureRequest, tmp_path: Path, trained: Path) -> None:
+def test_hostile_input(
+    kind: Any, request: pytest.FixtureRequest, tmp_path: Path, trained: Path
+) -> None:
     n, seed = (int(str(request.config.getoption(name))) for name in ("n", "seed"))
     found = failures([kind], n, seed, tmp_path, trained, in_process)
     assert not found, f"{len(found)} of {n}, --seed {seed}:\n\n" + "\n\n".join(found)

@@ -54,7 +54,9 @@ KINDS = {
         "--logger=csv",
     ],
 }
-VARIANTS = {(kind, processes): (kind, processes) for kind in KINDS for processes in (1, 2)}  # pytest compares identity
+VARIANTS = {
+    (kind, processes): (kind, processes) for kind in KINDS for processes in (1, 2)
+}  # pytest compares identity
 EVENTS = ("SIGTERM", "SIGUSR1", "SIGKILL", "SIGINT", "exception")
 PLACES = {  # in the order in which a run comes to them; the largest number that is reached twice in a row
     "batch": 7,
@@ -111,11 +113,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for k, kind in enumerate(KINDS):
         rng = random.Random(f"{seed} {kind}")
         runs = range(k, n, len(KINDS))
-        places = [place for _ in runs for place in rng.sample(list(PLACES), len(PLACES))]  # each as often as others
+        places = [
+            place for _ in runs for place in rng.sample(list(PLACES), len(PLACES))
+        ]  # each as often as others
         for j, _ in enumerate(runs):
             processes = 2 if (j + k) % 3 == 2 else 1
             stops = points(rng, processes, places[2 * j : 2 * j + 2])
-            cases.append(pytest.param(VARIANTS[kind, processes], stops, id=f"{kind}-{processes}-{j}"))
+            cases.append(
+                pytest.param(VARIANTS[kind, processes], stops, id=f"{kind}-{processes}-{j}")
+            )
     cases.sort(key=lambda case: str(case.id).rpartition("-")[0])  # those that share a whole run
     metafunc.parametrize(("whole", "stops"), cases, indirect=["whole"])
 
@@ -150,7 +156,13 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         if point.place == "after the end":
             assert start(options, whole.processes, None, run) == [0] * whole.processes
             assert_same_runs(run, whole.run)
-        codes = start(options, whole.processes, point, run, whole.seconds if point.place == "any time" else 1.0)
+        codes = start(
+            options,
+            whole.processes,
+            point,
+            run,
+            whole.seconds if point.place == "any time" else 1.0,
+        )
         assert_codes(codes, point)
     assert start(options, whole.processes, None, run) == [0] * whole.processes
     assert_same_runs(run, whole.run)
@@ -182,7 +194,9 @@ def code_of(point: Point) -> int:
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
-def start(options: list[str], processes: int, point: Point | None, run: Path, seconds: float = 0) -> list[int]:
+def start(
+    options: list[str], processes: int, point: Point | None, run: Path, seconds: float = 0
+) -> list[int]:
     """Run processes to their end; their exit codes. Where one breaks down the others are killed, as srun does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -214,7 +228,9 @@ def wait(workers: list[BaseProcess], broken: bool) -> list[int]:
     return [int(worker.exitcode or 0) for worker in workers]
 
 
-def work(options: list[str], rank: int, processes: int, port: int, point: Point | None, log: Path) -> None:
+def work(
+    options: list[str], rank: int, processes: int, port: int, point: Point | None, log: Path
+) -> None:
     """What main.py does, in a process that has the imports behind it."""
     stop_signals.install()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -225,8 +241,18 @@ def work(options: list[str], rank: int, processes: int, port: int, point: Point 
     torch.set_num_threads(1)
     os.environ.pop("WANDB_SERVICE", None)  # that of other tests
     if processes > 1:  # as torchrun starts them
-        launched = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": processes, "MASTER_PORT": port}
-        launched |= {"LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+        launched = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "GROUP_RANK": 0,
+            "WORLD_SIZE": processes,
+            "MASTER_PORT": port,
+        }
+        launched |= {
+            "LOCAL_WORLD_SIZE": processes,
+            "MASTER_ADDR": "127.0.0.1",
+            "TORCHELASTIC_RUN_ID": "test",
+        }
         os.environ.update({name: str(value) for name, value in launched.items()})
     if point and point.place not in TIMED:
         arm(point)

@@ -17,12 +17,18 @@ from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, Entities, Token
 from torch import Tensor
 
-from residense.data.schemes import SCHEMES, Span, encode, improper, spans
 from residense.metrics import Mode, SpanF1, counts, per_type
+from residense.tags import SCHEMES, Span, encode, improper, spans
 
 TYPES = ("LOC", "PER.NOM", "creative-work")
 LETTERS = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
-STRICT: dict[str, type[Token]] = {"IOB1": IOB1, "IOB2": IOB2, "IOBES": IOBES, "BILOU": BILOU, "BMES": IOBES}
+STRICT: dict[str, type[Token]] = {
+    "IOB1": IOB1,
+    "IOB2": IOB2,
+    "IOBES": IOBES,
+    "BILOU": BILOU,
+    "BMES": IOBES,
+}
 # seqeval's default mode knows IOBES only, its strict mode knows no M.
 DEFAULT_LETTERS, STRICT_LETTERS = str.maketrans("MLU", "IES"), str.maketrans("M", "I")
 MODES: tuple[Mode, ...] = ("conll", "strict")
@@ -48,7 +54,9 @@ def proper_tags(source: random.Random, length: int, scheme: str) -> list[str]:
     return encode(found, length, scheme)
 
 
-def spoil(source: random.Random, tags: Sequence[str], labels: Sequence[str], share: float) -> list[str]:
+def spoil(
+    source: random.Random, tags: Sequence[str], labels: Sequence[str], share: float
+) -> list[str]:
     return [source.choice(labels) if source.random() < share else tag for tag in tags]
 
 
@@ -84,7 +92,9 @@ def feed(metric: SpanF1, gold: Tags, predicted: Tags, labels: Sequence[str]) -> 
     metric.update(guess, right, mask)
 
 
-def measured(gold: Tags, predicted: Tags, labels: Sequence[str], scheme: str, mode: Mode = "conll") -> SpanF1:
+def measured(
+    gold: Tags, predicted: Tags, labels: Sequence[str], scheme: str, mode: Mode = "conll"
+) -> SpanF1:
     metric = SpanF1(labels, scheme, mode)
     feed(metric, gold, predicted, labels)
     return metric
@@ -94,7 +104,9 @@ def translated(tags: Tags, letters: dict[int, int]) -> Tags:
     return [[tag[0].translate(letters) + tag[1:] for tag in row] for row in tags]
 
 
-def seqeval_scores(gold: Tags, predicted: Tags, scheme: str, mode: Mode, average: str | None) -> tuple[Any, ...]:
+def seqeval_scores(
+    gold: Tags, predicted: Tags, scheme: str, mode: Mode, average: str | None
+) -> tuple[Any, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if mode == "conll":
@@ -118,7 +130,9 @@ def strict_entities(scheme: str, role: str, tags: tuple[tuple[str, ...], ...]) -
 
 def strict_spans(tags: Tags, scheme: str, role: str) -> Found:
     found = strict_entities(scheme, role, tuple(map(tuple, translated(tags, STRICT_LETTERS))))
-    return [[Span(entity.start, entity.end, entity.tag) for entity in row] for row in found.entities]
+    return [
+        [Span(entity.start, entity.end, entity.tag) for entity in row] for row in found.entities
+    ]
 
 
 def slow_confusion(gold: Found, predicted: Found, types: Sequence[str]) -> list[list[int]]:
@@ -129,7 +143,9 @@ def slow_confusion(gold: Found, predicted: Found, types: Sequence[str]) -> list[
         expected = {span[:2]: span.type for span in right}
         found = {span[:2]: span.type for span in guess}
         for bounds in expected.keys() | found.keys():
-            cells[place.get(expected.get(bounds, ""), none)][place.get(found.get(bounds, ""), none)] += 1
+            cells[place.get(expected.get(bounds, ""), none)][
+                place.get(found.get(bounds, ""), none)
+            ] += 1
     return cells
 
 
@@ -179,7 +195,11 @@ def test_improper_and_accuracy_are_counted_as_by_hand(scheme: str) -> None:
     bad = sum(bool(improper(tags, scheme)) for tags in predicted)
     assert values["improper"].item() == bad / len(predicted)
     assert 0 < bad < len(predicted)
-    pairs = [(a, b) for right, guess in zip(gold, predicted, strict=True) for a, b in zip(right, guess, strict=True)]
+    pairs = [
+        (a, b)
+        for right, guess in zip(gold, predicted, strict=True)
+        for a, b in zip(right, guess, strict=True)
+    ]
     assert values["accuracy"].item() == sum(a == b for a, b in pairs) / len(pairs)
 
 
@@ -239,7 +259,11 @@ def test_nothing_found_or_nothing_to_find_scores_zero(mode: Mode, shown: str) ->
 def test_a_type_that_is_predicted_but_never_right_lowers_the_macro_average(mode: Mode) -> None:
     gold, predicted = [["B-LOC", "I-LOC", "O", "O"]], [["B-LOC", "I-LOC", "O", "B-PER.NOM"]]
     values = measured(gold, predicted, labels_of("IOB2"), "IOB2", mode).compute()
-    assert values["macro_f1"].item() == seqeval_scores(gold, predicted, "IOB2", mode, "macro")[2] == 0.5
+    assert (
+        values["macro_f1"].item()
+        == seqeval_scores(gold, predicted, "IOB2", mode, "macro")[2]
+        == 0.5
+    )
 
 
 def test_before_any_batch_all_scores_are_zero() -> None:
@@ -259,7 +283,10 @@ def test_reset_begins_anew() -> None:
 
 def test_strict_mode_discards_what_conll_mode_repairs() -> None:
     gold, predicted = [["B-LOC", "E-LOC", "O"]], [["I-LOC", "E-LOC", "O"]]
-    scores = {mode: measured(gold, predicted, labels_of("IOBES"), "IOBES", mode).compute()["f1"] for mode in MODES}
+    scores = {
+        mode: measured(gold, predicted, labels_of("IOBES"), "IOBES", mode).compute()["f1"]
+        for mode in MODES
+    }
     assert scores == {"conll": 1.0, "strict": 0.0}
 
 
@@ -270,11 +297,21 @@ def test_without_a_scheme_f1_is_the_accuracy_of_tokens(mode: Mode) -> None:
     predicted = [spoil(source, tags, labels, 0.4) for tags in gold]
     metric = measured(gold, predicted, labels, "none", mode)
     values = metric.compute()
-    pairs = [(a, b) for right, guess in zip(gold, predicted, strict=True) for a, b in zip(right, guess, strict=True)]
+    pairs = [
+        (a, b)
+        for right, guess in zip(gold, predicted, strict=True)
+        for a, b in zip(right, guess, strict=True)
+    ]
     accuracy = sum(a == b for a, b in pairs) / len(pairs)
-    assert [values[name].item() for name in ("precision", "recall", "f1", "accuracy")] == [accuracy] * 4
+    assert [values[name].item() for name in ("precision", "recall", "f1", "accuracy")] == [
+        accuracy
+    ] * 4
     assert values["improper"] == 0
-    cells = {(a, b): values["confusion"][metric.types.index(a), metric.types.index(b)] for a in labels for b in labels}
+    cells = {
+        (a, b): values["confusion"][metric.types.index(a), metric.types.index(b)]
+        for a in labels
+        for b in labels
+    }
     assert cells == {(a, b): pairs.count((a, b)) for a in labels for b in labels}
 
 
@@ -296,7 +333,9 @@ torch.distributed.destroy_process_group()
 """
 
 
-def shares(batches: Iterable[tuple[Tensor, Tensor, Tensor]], taken: set[int]) -> list[list[list[Any]]]:
+def shares(
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]], taken: set[int]
+) -> list[list[list[Any]]]:
     split: tuple[list[list[Any]], list[list[Any]]] = ([], [])
     for number, batch in enumerate(batches):
         split[number in taken].append([tensor.tolist() for tensor in batch])
@@ -310,10 +349,13 @@ def test_two_processes_with_uneven_shares_agree_with_one_to_the_last_digit(tmp_p
         right, mask = ids(gold[start : start + 100], labels)
         batches.append((ids(predicted[start : start + 100], labels)[0], right, mask))
     given = tmp_path / "given.json"
-    given.write_text(json.dumps({"labels": labels, "scheme": "IOBES", "shares": shares(batches, {1, 4})}))
+    given.write_text(
+        json.dumps({"labels": labels, "scheme": "IOBES", "shares": shares(batches, {1, 4})})
+    )
     command = [sys.executable, "-c", WORKER, str(tmp_path / "store")]
     workers = [
-        subprocess.Popen([*command, str(rank), str(given)], stdout=subprocess.PIPE, text=True) for rank in range(2)
+        subprocess.Popen([*command, str(rank), str(given)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
     ]
     outputs = [worker.communicate(timeout=120)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]

@@ -14,7 +14,9 @@ TOTAL, WARMUP, RATE = 50, 0.2, 0.1
 RISING = 10
 
 
-def rates(decay: str, total: int = TOTAL, warmup: float = WARMUP, floor: float = 0.0, steps: int = 0) -> list[float]:
+def rates(
+    decay: str, total: int = TOTAL, warmup: float = WARMUP, floor: float = 0.0, steps: int = 0
+) -> list[float]:
     """The learning rate in front of each step, and after the last."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
     schedule = Warmup(optimizer, total, warmup, decay, floor)  # type: ignore[arg-type]
@@ -38,12 +40,20 @@ def test_the_rate_rises_in_equal_steps_to_its_peak(decay: str, floor: float) -> 
 @pytest.mark.parametrize("floor", [0.0, 0.1])
 @pytest.mark.parametrize(
     ("decay", "quarter", "middle", "end"),
-    [("constant", 1.0, 1.0, 1.0), ("linear", 0.75, 0.5, 0.0), ("cosine", (1 + math.sqrt(0.5)) / 2, 0.5, 0.0)],
+    [
+        ("constant", 1.0, 1.0, 1.0),
+        ("linear", 0.75, 0.5, 0.0),
+        ("cosine", (1 + math.sqrt(0.5)) / 2, 0.5, 0.0),
+    ],
 )
-def test_the_rate_falls_as_it_is_told(decay: str, quarter: float, middle: float, end: float, floor: float) -> None:
+def test_the_rate_falls_as_it_is_told(
+    decay: str, quarter: float, middle: float, end: float, floor: float
+) -> None:
     found = rates(decay, floor=floor)
     chosen = [found[RISING], found[RISING + 10], found[RISING + 20], found[TOTAL]]
-    assert chosen == pytest.approx([RATE * (floor + (1 - floor) * share) for share in (1.0, quarter, middle, end)])
+    assert chosen == pytest.approx(
+        [RATE * (floor + (1 - floor) * share) for share in (1.0, quarter, middle, end)]
+    )
     assert all(a >= b for a, b in zip(found[RISING:], found[RISING + 1 :], strict=False))
 
 
@@ -56,12 +66,16 @@ def test_the_rate_stays_once_the_run_is_over(decay: str, end: float) -> None:
 def test_the_shortest_runs_have_a_rate(decay: str) -> None:
     assert rates(decay, total=1)[0] == pytest.approx(RATE)
     assert rates(decay, warmup=0.0)[0] == pytest.approx(RATE)
-    assert rates(decay, total=4, warmup=1.0)[:4] == pytest.approx([RATE * share for share in (0.25, 0.5, 0.75, 1.0)])
+    assert rates(decay, total=4, warmup=1.0)[:4] == pytest.approx(
+        [RATE * share for share in (0.25, 0.5, 0.75, 1.0)]
+    )
 
 
 def test_groups_keep_their_own_rates_and_a_saved_schedule_goes_on() -> None:
     def fresh() -> tuple[torch.optim.Optimizer, Warmup]:
-        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 0.4)]
+        groups = [
+            {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 0.4)
+        ]
         optimizer = torch.optim.SGD(groups)
         return optimizer, Warmup(optimizer, TOTAL)
 
@@ -90,6 +104,12 @@ def test_scores_of_transitions_and_embeddings_do_not_decay() -> None:
     assert trainer and decayed["weight_decay"] > 0 and others["weight_decay"] == 0
     names = {id(parameter): name for name, parameter in tagger.named_parameters()}
     kept = {names[id(parameter)] for parameter in others["params"]}
-    assert {"head.moves", "head.start", "head.end", "head.score.bias", "embeddings.table.weight"} <= kept
+    assert {
+        "head.moves",
+        "head.start",
+        "head.end",
+        "head.score.bias",
+        "embeddings.table.weight",
+    } <= kept
     assert "head.score.weight" in {names[id(parameter)] for parameter in decayed["params"]}
     assert len(names) == len(decayed["params"]) + len(others["params"])

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residense.data.corpus import Corpus
-from residense.data.schemes import encode, spans
 from residense.predictions import Tags, Text, merge, record
+from residense.tags import encode, spans
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 WORDS = ["New", "York", "is", "n't", "Zürich", "纽约", "👍🏽", "e\u0301te\u0301", "日"]
@@ -23,7 +23,12 @@ def predicted(tags: list[str], index: int = 0, labels: list[str] = LABELS) -> Ta
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
-@given(st.lists(st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=1)))
+@given(
+    st.lists(
+        st.sampled_from(WORDS)
+        | st.text(st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=1)
+    )
+)
 def test_joined_tokens_are_at_their_offsets(unit: str, tokens: list[str]) -> None:
     text = Text.joined(tokens, unit)
     assert text.tokens == tokens
@@ -40,7 +45,9 @@ def test_joined_tokens_are_at_their_offsets(unit: str, tokens: list[str]) -> Non
         ("", "char", []),
     ],
 )
-def test_raw_text_keeps_its_characters_and_its_tokens_their_places(text: str, unit: str, tokens: list[str]) -> None:
+def test_raw_text_keeps_its_characters_and_its_tokens_their_places(
+    text: str, unit: str, tokens: list[str]
+) -> None:
     found = Text.raw(text, unit)
     assert found.text == text
     assert found.tokens == tokens
@@ -60,7 +67,10 @@ def test_entities_are_the_text_between_their_offsets(unit: str, seed: int) -> No
         assert found["text"][entity["start"] : entity["end"]] == entity["text"]
         assert entity["text"] == joint.join(tokens[span.start : span.end])
         assert entity["type"] == span.type
-    places = [{key: entity[key] for key in ("start", "end", "type", "text")} for entity in found["entities"]]
+    places = [
+        {key: entity[key] for key in ("start", "end", "type", "text")}
+        for entity in found["entities"]
+    ]
     assert found["gold"] == places
     assert json.loads(json.dumps(found)) == found
 
@@ -74,10 +84,15 @@ def test_raw_text_inside_an_entity_is_kept_as_written() -> None:
 
 def test_the_probability_of_an_entity_is_that_of_its_whole_span() -> None:
     chances = Tags(
-        0, [1, 2, 2, 3, 0], *([math.log(p) for p in row] for row in ([0.9, 0.5, 0.5, 0.8, 1], [0.7, 0.6, 0.5, 0.3, 1]))
+        0,
+        [1, 2, 2, 3, 0],
+        *([math.log(p) for p in row] for row in ([0.9, 0.5, 0.5, 0.8, 1], [0.7, 0.6, 0.5, 0.3, 1])),
     )
     found = record(Text.joined(list("abcde"), "char"), chances, LABELS, "IOB2")
-    assert [entity["probability"] for entity in found["entities"]] == [round(0.9 * 0.6 * 0.5, 4), 0.8]
+    assert [entity["probability"] for entity in found["entities"]] == [
+        round(0.9 * 0.6 * 0.5, 4),
+        0.8,
+    ]
 
 
 def test_rounding_never_gives_more_than_certainty() -> None:
@@ -88,7 +103,13 @@ def test_rounding_never_gives_more_than_certainty() -> None:
 
 @pytest.mark.parametrize("gold", [None, ["X", "Y"]])
 def test_without_a_scheme_each_token_has_its_tag(gold: list[str] | None) -> None:
-    found = record(Text.joined(["a", "bc"], "word"), predicted(["Y", "Y"], labels=["X", "Y"]), ["X", "Y"], "none", gold)
+    found = record(
+        Text.joined(["a", "bc"], "word"),
+        predicted(["Y", "Y"], labels=["X", "Y"]),
+        ["X", "Y"],
+        "none",
+        gold,
+    )
     expected = {"text": "a bc", "tokens": ["a", "bc"], "tags": ["Y", "Y"]}
     assert found == (expected if gold is None else expected | {"gold": ["X", "Y"]})
 

@@ -31,9 +31,18 @@ def shown(command: list[str], columns: int, folder: Path) -> tuple[list[str], py
     """The lines of a terminal, with those scrolled off, once a command that runs in it has ended."""
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("COLUMNS", "LINES", "NO_COLOR")
+    }
     child = subprocess.Popen(
-        command, stdin=inner, stdout=inner, stderr=inner, cwd=folder, env=environment | {"TERM": "xterm-256color"}
+        command,
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        cwd=folder,
+        env=environment | {"TERM": "xterm-256color"},
     )
     os.close(inner)
     screen = pyte.HistoryScreen(columns, ROWS, history=10_000)
@@ -61,5 +70,7 @@ def test_each_epoch_leaves_its_line_and_no_bar_stays(columns: int, tmp_path: Pat
     epochs = [line for line in lines if "epoch " in line.lower() and "best" not in line]
     found = [LINE.fullmatch(line) for line in epochs]
     assert [match and match[1] for match in found] == list("12345"), "\n".join(lines)
-    assert not re.search(r"[━╸╺] +\d+/\d+|\d:\d\d:\d\d", "\n".join(lines))  # the table of the test has such lines, too
+    assert not re.search(
+        r"[━╸╺] +\d+/\d+|\d:\d\d:\d\d", "\n".join(lines)
+    )  # the table of the test has such lines, too
     assert not screen.cursor.hidden

@@ -26,14 +26,18 @@ def test_each_pain_is_held_by_tests_that_are_there() -> None:
     assert [int(row.split("|")[1]) for row in rows] == [*range(1, 28)]
     for row in rows:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
-        assert named and all(f"def {test}(" in (ROOT / file).read_text() for file, test in named), row
+        assert named and all(f"def {test}(" in (ROOT / file).read_text() for file, test in named), (
+            row
+        )
 
 
 UNTYPED = {"test_step", "experiment", "data_set", "column"}  # as Lightning and `datasets` have it
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def signatures(node: ast.AST, name: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+def signatures(
+    node: ast.AST, name: str
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """The public functions of a module, and the methods of its public classes."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef) and child.name[0] != "_":
@@ -46,7 +50,11 @@ def test_any_hides_no_public_signature() -> None:
     for path in sorted((ROOT / "src").rglob("*.py")):
         for name, function in signatures(ast.parse(path.read_text()), path.stem):
             arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-            hints = [a.annotation for a in arguments if a.arg not in ("self", "cls")] + [function.returns]
-            assert all(hint is not None for hint in hints[:-1]), f"{name} has an argument without a type"
+            hints = [a.annotation for a in arguments if a.arg not in ("self", "cls")] + [
+                function.returns
+            ]
+            assert all(hint is not None for hint in hints[:-1]), (
+                f"{name} has an argument without a type"
+            )
             hidden = "Any" in {ast.unparse(hint) for hint in hints if hint is not None}
             assert not hidden or function.name in UNTYPED, f"{name} takes or returns Any"

@@ -21,7 +21,9 @@ ELSEWHERE = {  # commands that are only written down here, and where they run
     "sbatch": "tests/slurm",
     "wandb": "tests/test_sweeps.py, but for what needs an account",
 }
-FEWER = "--trainer.limit_train_batches=2 --trainer.limit_val_batches=1 --trainer.limit_test_batches=1"
+FEWER = (
+    "--trainer.limit_train_batches=2 --trainer.limit_val_batches=1 --trainer.limit_test_batches=1"
+)
 FEW = f"{FEWER} --trainer.max_epochs=1 --data.batch_tokens=256 --data.synthetic.size=300"
 PYTHON = f"""#!/bin/sh
 case "$*" in
@@ -34,7 +36,11 @@ esac
 
 def blocks(text: str, language: str) -> list[str]:
     """What stands between fences."""
-    return [content for name, content in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S) if name == language]
+    return [
+        content
+        for name, content in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+        if name == language
+    ]
 
 
 COMMANDS = blocks(README, "bash")
@@ -57,7 +63,9 @@ def clone(tmp_path: Path, trained: Path) -> Path:
     sentence = "Anna\tB-PER\nSmith\tI-PER\nlives\tO\nin\tO\nParis\tB-LOC\n\n"
     for split in ("train", "dev", "test"):
         (tmp_path / "my_corpus" / f"{split}.conll").write_text(sentence * 30)
-    (tmp_path / "my_texts.csv").write_text("text,label\n" + "good service,praise\nmy parcel is lost,complaint\n" * 40)
+    (tmp_path / "my_texts.csv").write_text(
+        "text,label\n" + "good service,praise\nmy parcel is lost,complaint\n" * 40
+    )
     (tmp_path / "texts.txt").write_text("Anna Smith lives in Paris.\nNobody does.\n")
     vectors = "".join(f"{word} {' '.join(['0.5'] * 8)}\n" for word in ("anna", "paris", "lives"))
     (tmp_path / "glove.6B.50d.txt.gz").write_bytes(gzip.compress(vectors.encode()))
@@ -65,18 +73,26 @@ def clone(tmp_path: Path, trained: Path) -> Path:
         (tmp_path / example.split()[1]).write_text(example)
     sweep = tmp_path / "configs" / "sweeps" / "wiring.yaml"
     content = yaml.safe_load(sweep.read_text())
-    content["parameters"] = {name: {"values": p["values"][:1]} for name, p in content["parameters"].items()}
+    content["parameters"] = {
+        name: {"values": p["values"][:1]} for name, p in content["parameters"].items()
+    }
     sweep.write_text(yaml.safe_dump(content))
     program(tmp_path / "bin" / "python", PYTHON)
     for name in ELSEWHERE:
-        program(tmp_path / "bin" / name, f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/elsewhere.txt\n')
+        program(
+            tmp_path / "bin" / name, f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/elsewhere.txt\n'
+        )
     return tmp_path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.split("\n")[0][:60])
 def test_the_commands_run(block: str, clone: Path) -> None:
-    environment = {**os.environ, "PATH": f"{clone}/bin:{os.environ['PATH']}", "WANDB_MODE": "offline"}
+    environment = {
+        **os.environ,
+        "PATH": f"{clone}/bin:{os.environ['PATH']}",
+        "WANDB_MODE": "offline",
+    }
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", block],
         cwd=clone,
@@ -116,7 +132,9 @@ def test_what_the_recipes_are_about_is_all_there() -> None:
         "debug/overfit",
     )
     subjects += ("debug/profile", "rename.py")
-    assert [subject for subject in subjects if not any(subject in block for block in COMMANDS)] == []
+    assert [
+        subject for subject in subjects if not any(subject in block for block in COMMANDS)
+    ] == []
 
 
 def test_every_file_that_the_readmes_name_is_there() -> None:
@@ -128,7 +146,17 @@ def test_every_file_that_the_readmes_name_is_there() -> None:
 def test_the_chinese_readme_says_the_same() -> None:
     for language in ("bash", "python", ""):
         assert blocks(CHINESE, language) == blocks(README, language)
-    for pattern in (r"^#+ ", r"^\*\*", r"^\|", r"\d[\d.,]* \+- [\d.]+", r"\]\([^)#]+\)", r"`--[\w.]+", r"`\w+\.yaml`"):
-        assert len(re.findall(pattern, CHINESE, re.M)) == len(re.findall(pattern, README, re.M)), pattern
+    for pattern in (
+        r"^#+ ",
+        r"^\*\*",
+        r"^\|",
+        r"\d[\d.,]* \+- [\d.]+",
+        r"\]\([^)#]+\)",
+        r"`--[\w.]+",
+        r"`\w+\.yaml`",
+    ):
+        assert len(re.findall(pattern, CHINESE, re.M)) == len(re.findall(pattern, README, re.M)), (
+            pattern
+        )
     numbers = r"\d+\.\d+"
     assert sorted(re.findall(numbers, CHINESE)) == sorted(re.findall(numbers, README))

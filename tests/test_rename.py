@@ -27,17 +27,25 @@ def fork(tmp_path: Path) -> Path:
         ".git", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "runs", "wandb", ".venv"
     )
     copy = Path(shutil.copytree(ROOT, tmp_path / "fork", ignore=passed))
-    (copy / "notes.txt").write_text(f"{NAME}, {NAME.upper()}_CACHE and {title(NAME)}; not {NAME}s\n")
+    (copy / "notes.txt").write_text(
+        f"{NAME}, {NAME.upper()}_CACHE and {title(NAME)}; not {NAME}s\n"
+    )
     (copy / "picture.bin").write_bytes(b"\0" + NAME.encode())
     return copy
 
 
 def rename(fork: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(fork / "scripts/rename.py"), *names], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(fork / "scripts/rename.py"), *names], capture_output=True, text=True
+    )
 
 
 def contents(fork: Path) -> dict[str, bytes]:
-    found = (path for path in fork.rglob("*") if path.is_file() and ".git" not in path.relative_to(fork).parts)
+    found = (
+        path
+        for path in fork.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(fork).parts
+    )
     return {str(path.relative_to(fork)): path.read_bytes() for path in found}
 
 
@@ -51,9 +59,17 @@ def test_nothing_of_the_old_name_is_left(fork: Path, git: bool) -> None:
     assert f"src/{NAME}/ is src/{NEW}/" in done.stdout and "README.md: " in done.stdout
     after = contents(fork)
     assert after.keys() == {name.replace(f"src/{NAME}/", f"src/{NEW}/") for name in before}
-    left = [name for name, content in after.items() if re.search(rf"(?i)\b{NAME}", content.decode("latin-1"))]
-    assert {*left} - {"LICENSE"} == {"notes.txt", "picture.bin"} and after["LICENSE"] == before["LICENSE"]
-    assert after["notes.txt"].decode() == f"{NEW}, {NEW.upper()}_CACHE and {title(NEW)}; not {NAME}s\n"
+    left = [
+        name
+        for name, content in after.items()
+        if re.search(rf"(?i)\b{NAME}", content.decode("latin-1"))
+    ]
+    assert {*left} - {"LICENSE"} == {"notes.txt", "picture.bin"} and after["LICENSE"] == before[
+        "LICENSE"
+    ]
+    assert (
+        after["notes.txt"].decode() == f"{NEW}, {NEW.upper()}_CACHE and {title(NEW)}; not {NAME}s\n"
+    )
     assert rename(fork, NEW).stdout == f"the project is called {NEW}: nothing to do\n"
     assert contents(fork) == after
     assert rename(fork, NAME).returncode == 0
@@ -87,8 +103,16 @@ def test_without_a_name_it_says_how_to_use_it(fork: Path) -> None:
 @pytest.mark.slow
 def test_a_renamed_project_trains(fork: Path, tmp_path: Path) -> None:
     assert rename(fork, "my_project").returncode == 0
-    few = ["--data.synthetic.size=300", "--trainer.max_epochs=1", f"--run_dir={tmp_path}/run", "--logger=csv"]
-    surroundings = os.environ | {"PYTHONPATH": str(fork / "src"), "MY_PROJECT_CACHE": str(tmp_path / "cache")}
+    few = [
+        "--data.synthetic.size=300",
+        "--trainer.max_epochs=1",
+        f"--run_dir={tmp_path}/run",
+        "--logger=csv",
+    ]
+    surroundings = os.environ | {
+        "PYTHONPATH": str(fork / "src"),
+        "MY_PROJECT_CACHE": str(tmp_path / "cache"),
+    }
     command = [sys.executable, "main.py", "fit", "--config=dense_ner.yaml", *few]
     done = subprocess.run(command, cwd=fork, env=surroundings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

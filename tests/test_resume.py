@@ -37,7 +37,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, batch: int, action: Callable[[], None], split: str = "train") -> None:
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch, batch: int, action: Callable[[], None], split: str = "train"
+) -> None:
     """Do something once, when the `batch`-th batch of a split is handed out."""
     share, count = BatchLoader._share, [0]
 
@@ -59,7 +61,9 @@ def crash() -> None:
     raise Crash
 
 
-@pytest.mark.parametrize("batch", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 8, 12))])
+@pytest.mark.parametrize(
+    "batch", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 8, 12))]
+)
 def test_a_signal_anywhere_changes_nothing(
     whole: Path, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,28 +106,48 @@ def test_double_precision_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 TESTED = [*OPTIONS, "--test_after_fit=true"]
-STOPPED = ["--early_stopping.patience=1", "--model.optimizer.lr=1e-9"]  # after the second of three epochs
+STOPPED = [
+    "--early_stopping.patience=1",
+    "--model.optimizer.lr=1e-9",
+]  # after the second of three epochs
 
 
 def contents(run: Path) -> dict[str, bytes]:
     """All files of a run directory."""
-    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()
+    }
 
 
-@pytest.mark.parametrize("options", [[], pytest.param(STOPPED, marks=pytest.mark.slow)], ids=["epochs", "early"])
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(STOPPED, marks=pytest.mark.slow)], ids=["epochs", "early"]
+)
 def test_resuming_a_finished_run_changes_nothing(options: list[str], tmp_path: Path) -> None:
     command = [*TESTED, *options, f"--run_dir={tmp_path / 'run'}"]
     assert main(command) == 0
     expected = contents(tmp_path / "run")
-    assert {"metrics.csv", "predictions.jsonl", "test.json", "test_confusion.png"} <= expected.keys()
-    (tmp_path / "run" / ".lock").write_text(json.dumps({"job": None, "host": socket.gethostname(), "pid": 2**22 + 1}))
+    assert {
+        "metrics.csv",
+        "predictions.jsonl",
+        "test.json",
+        "test_confusion.png",
+    } <= expected.keys()
+    (tmp_path / "run" / ".lock").write_text(
+        json.dumps({"job": None, "host": socket.gethostname(), "pid": 2**22 + 1})
+    )
     assert main([*command, "--ckpt_path=last"]) == 0
     assert contents(tmp_path / "run") == expected
 
 
 @pytest.mark.parametrize(
     "options",
-    [[], *(pytest.param(options, marks=pytest.mark.slow) for options in (STOPPED, ["--trainer.max_steps=8"]))],
+    [
+        [],
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (STOPPED, ["--trainer.max_steps=8"])
+        ),
+    ],
     ids=["epochs", "early", "steps"],
 )
 def test_a_test_that_was_interrupted_is_repeated_when_the_run_is_resumed(
@@ -146,13 +170,18 @@ def test_a_run_that_goes_on_has_no_test_until_it_is_tested_again(tmp_path: Path)
     assert main(command) == 0
     scores = tmp_path / "test.json"
     scores.write_text("of the model before")
-    assert main([*command, "--ckpt_path=last", "--trainer.max_epochs=2", "--test_after_fit=false"]) == 0
+    assert (
+        main([*command, "--ckpt_path=last", "--trainer.max_epochs=2", "--test_after_fit=false"])
+        == 0
+    )
     assert not scores.exists()
     assert main([*command, "--ckpt_path=last", "--trainer.max_epochs=2"]) == 0
     assert json.loads(scores.read_text())["support"]
 
 
-def test_the_last_validation_before_max_steps_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_validation_before_max_steps_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = [*OPTIONS, "--trainer.max_steps=3"]
     assert main([*options, f"--run_dir={tmp_path / 'whole'}"]) == 0
     with monkeypatch.context() as patch:
@@ -166,7 +195,13 @@ def test_the_last_validation_before_max_steps_is_not_lost(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     "elsewhere",
-    [os.rename, *(pytest.param(function, marks=pytest.mark.slow) for function in (os.symlink, shutil.copytree))],
+    [
+        os.rename,
+        *(
+            pytest.param(function, marks=pytest.mark.slow)
+            for function in (os.symlink, shutil.copytree)
+        ),
+    ],
     ids=["moved", "linked", "copied"],
 )
 def test_a_run_in_another_place_keeps_its_best_model(
@@ -184,7 +219,9 @@ def test_a_run_in_another_place_keeps_its_best_model(
     assert main([*options, f"--run_dir={place}", "--ckpt_path=last"]) == 0
     assert (place / "checkpoints" / "best.ckpt").read_bytes() == best
     last = torch.load(place / "checkpoints" / "last.ckpt", weights_only=True)
-    kept = next(state for key, state in last["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    kept = next(
+        state for key, state in last["callbacks"].items() if key.startswith("ModelCheckpoint")
+    )
     assert kept["best_model_path"] == str(place / "checkpoints" / "best.ckpt")
 
 
@@ -202,7 +239,8 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("cls", "hook"), [(Report, "on_fit_start"), (TextDataModule, "train_dataloader"), (Last, "on_train_start")]
+    ("cls", "hook"),
+    [(Report, "on_fit_start"), (TextDataModule, "train_dataloader"), (Last, "on_train_start")],
 )
 def test_a_signal_before_the_first_step_waits_for_it(
     cls: type,
@@ -229,7 +267,9 @@ def test_a_signal_before_the_first_step_waits_for_it(
     assert "before the first step" in capfd.readouterr().err
 
 
-def test_a_signal_in_the_test_has_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_the_test_has_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Tagger, "test_step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     stop_signals.install()
     with pytest.raises(SystemExit) as stopped:
@@ -237,8 +277,13 @@ def test_a_signal_in_the_test_has_its_exit_code(tmp_path: Path, monkeypatch: pyt
     assert stopped.value.code == 130
 
 
-def test_what_a_kill_within_a_save_leaves_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options, checkpoints = [*OPTIONS, f"--run_dir={tmp_path}", "--trainer.max_epochs=1"], tmp_path / "checkpoints"
+def test_what_a_kill_within_a_save_leaves_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, checkpoints = (
+        [*OPTIONS, f"--run_dir={tmp_path}", "--trainer.max_epochs=1"],
+        tmp_path / "checkpoints",
+    )
     save = AtomicIO.save_checkpoint
 
     def killed(*given: Any, **named: Any) -> None:
@@ -257,21 +302,38 @@ def test_what_a_kill_within_a_save_leaves_is_removed(tmp_path: Path, monkeypatch
     assert not [*tmp_path.glob(".*")]
 
 
-@pytest.mark.parametrize("batch", [8, pytest.param(16, marks=pytest.mark.slow)])  # before a step save, before the end
+@pytest.mark.parametrize(
+    "batch", [8, pytest.param(16, marks=pytest.mark.slow)]
+)  # before a step save, before the end
 def test_a_run_that_diverges_goes_on_from_its_last_finite_checkpoint(
-    whole: Path, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    whole: Path,
+    batch: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     run, step = tmp_path / "run", Tagger.training_step
     options, batches = [*OPTIONS, f"--run_dir={run}", "--save_every_n_steps=1"], itertools.count(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Tagger, "training_step", lambda *given: step(*given) * (nan if next(batches) == batch else 1))
+        patch.setattr(
+            Tagger,
+            "training_step",
+            lambda *given: step(*given) * (nan if next(batches) == batch else 1),
+        )
         assert main(options) == 2
     (error,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert f"diverged: at step {state(run)['step'] + 1} train/loss is" in error and "--model.optimizer.lr" in error
+    assert (
+        f"diverged: at step {state(run)['step'] + 1} train/loss is" in error
+        and "--model.optimizer.lr" in error
+    )
     for checkpoint in (run / "checkpoints").iterdir():
         saved = torch.load(checkpoint, weights_only=True)
         weights = [*saved["state_dict"].values(), *saved["current_model_state"].values()]
-        moments = [value for state in saved["optimizer_states"][0]["state"].values() for value in state.values()]
+        moments = [
+            value
+            for state in saved["optimizer_states"][0]["state"].values()
+            for value in state.values()
+        ]
         assert all(tensor.isfinite().all() for tensor in weights + moments), checkpoint
     assert main([*options, "--ckpt_path=last"]) == 0
     assert_same_runs(run, whole)
@@ -280,7 +342,11 @@ def test_a_run_that_diverges_goes_on_from_its_last_finite_checkpoint(
 def test_a_learning_rate_that_is_too_high_is_said_before_anything_is_saved(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    high = ["--save_every_n_steps=3", "--model.optimizer.lr=1e30", "--trainer.gradient_clip_val=null"]
+    high = [
+        "--save_every_n_steps=3",
+        "--model.optimizer.lr=1e30",
+        "--trainer.gradient_clip_val=null",
+    ]
     assert main([*OPTIONS, *high, "--ema.decay=null", f"--run_dir={tmp_path}"]) == 2
     assert "error: training diverged: at step 3 train/loss is nan" in capfd.readouterr().err
     assert not [*tmp_path.rglob("*.ckpt")]
@@ -303,7 +369,10 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
     capfd.readouterr()
     assert main([*options, f"--run_dir={run}", "--ckpt_path=last"]) == 0
     said = capfd.readouterr().err
-    assert "last.ckpt: cannot be loaded as a checkpoint" in said and f"going on from the one before, {older}" in said
+    assert (
+        "last.ckpt: cannot be loaded as a checkpoint" in said
+        and f"going on from the one before, {older}" in said
+    )
     assert_same(state(run), expected)
 
 
@@ -360,7 +429,9 @@ class Summing(Tagger):
         pytest.param("train", 9, marks=pytest.mark.slow),
     ],
 )
-def test_what_an_epoch_sums_up_goes_on(split: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_epoch_sums_up_goes_on(
+    split: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "summing.py").write_text(SUMMING)
     monkeypatch.chdir(tmp_path)
     options = [*OPTIONS, "--model.class_path=summing.Summing"]
@@ -372,4 +443,9 @@ def test_what_an_epoch_sums_up_goes_on(split: str, batch: int, tmp_path: Path, m
     stop_signals.received = None
     assert main([*options, "--run_dir=run", "--ckpt_path=last"]) == 0
     assert_same_runs(tmp_path / "run", tmp_path / "whole")
-    assert history(tmp_path / "run")[-1].keys() >= {"train/mean", "train/both_epoch", "train/most", "train/metric"}
+    assert history(tmp_path / "run")[-1].keys() >= {
+        "train/mean",
+        "train/both_epoch",
+        "train/most",
+        "train/metric",
+    }

@@ -41,7 +41,9 @@ def test_the_depth_sweep_goes_on_where_it_stopped(
         sweep.main()
     with results.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["rows"], row["connection"]) for row in rows] == [(cell.rows, cell.connection) for cell in few]
+    assert [(row["rows"], row["connection"]) for row in rows] == [
+        (cell.rows, cell.connection) for cell in few
+    ]
     residual = sweep.count(sweep.encoder(few[0], 50, connection="Residual"))
     equal = sweep.count(sweep.encoder(few[2], 50, sweep.equal_width(few[2], 50)))
     assert equal == pytest.approx(residual, rel=0.1)
@@ -90,5 +92,8 @@ def test_concatenation_costs_more_than_dense_at_depth(monkeypatch: pytest.Monkey
 )
 def test_a_job_is_submitted_with_what_was_typed(words: str, expected: str) -> None:
     submit = script("submit")
-    assert submit.command(words.split()) == (["sbatch", *expected.replace("SCRIPT", str(submit.SCRIPT)).split()], False)
+    assert submit.command(words.split()) == (
+        ["sbatch", *expected.replace("SCRIPT", str(submit.SCRIPT)).split()],
+        False,
+    )
     assert submit.command([*words.split(), "--dry-run"])[1]

@@ -22,7 +22,11 @@ from residense.data.sentences import CorpusError
 from residense.data.vectors import load_vectors
 
 ROOT = Path(__file__).parents[1]
-SECRETS = {"WANDB_API_KEY": "5ec4e7" * 7, "HF_TOKEN": "hf_5ec4e7token", "MY_PASSWORD": "5ec4e7password"}
+SECRETS = {
+    "WANDB_API_KEY": "5ec4e7" * 7,
+    "HF_TOKEN": "hf_5ec4e7token",
+    "MY_PASSWORD": "5ec4e7password",
+}
 
 
 class Command:
@@ -34,7 +38,11 @@ class Command:
 
 @pytest.mark.parametrize("place", ["hyper_parameters", "state_dict", "callbacks"])
 def test_code_in_a_checkpoint_is_not_run(
-    place: str, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str,
+    checkpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     content = torch.load(checkpoint, weights_only=True)
@@ -51,7 +59,9 @@ def test_nothing_loads_checkpoints_with_their_code() -> None:
     text = "\n".join(path.read_text() for path in sources)
     assert "weights_only=False" not in text and "trust_remote_code" not in text
     assert not re.search(
-        r"^(import|from) (pickle|dill|joblib|shelve)\b", text.replace("import pickle\nimport re", ""), re.M
+        r"^(import|from) (pickle|dill|joblib|shelve)\b",
+        text.replace("import pickle\nimport re", ""),
+        re.M,
     )
     loads = re.findall(r"torch\.load\(.*", text)
     assert loads and all("weights_only=True" in load for load in loads)
@@ -78,12 +88,33 @@ class Witness:
 def function(*args, **kwargs):
     pathlib.Path("was_made").touch()
 """
-PLACES = ["model", "data", "model.embeddings", "model.encoder", "model.encoder.block", "model.encoder.connection"]
-PLACES += ["model.encoder.branch", "model.encoder.transition", "model.head", "model.optimizer", "model.schedule"]
-PLACES += ["trainer.logger", "trainer.callbacks", "trainer.strategy", "trainer.profiler", "trainer.plugins"]
+PLACES = [
+    "model",
+    "data",
+    "model.embeddings",
+    "model.encoder",
+    "model.encoder.block",
+    "model.encoder.connection",
+]
+PLACES += [
+    "model.encoder.branch",
+    "model.encoder.transition",
+    "model.head",
+    "model.optimizer",
+    "model.schedule",
+]
+PLACES += [
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.strategy",
+    "trainer.profiler",
+    "trainer.plugins",
+]
 
 
-@pytest.mark.parametrize("place", [pytest.param(p, marks=[pytest.mark.slow] * (p not in FIRST)) for p in PLACES])
+@pytest.mark.parametrize(
+    "place", [pytest.param(p, marks=[pytest.mark.slow] * (p not in FIRST)) for p in PLACES]
+)
 def test_what_is_no_part_is_not_made(
     place: str, fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,7 +125,9 @@ def test_what_is_no_part_is_not_made(
     assert not (tmp_path / "was_made").exists() and not (tmp_path / "runs").exists()
 
 
-def test_a_class_in_a_checkpoint_is_no_other(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_in_a_checkpoint_is_no_other(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil_witness.py").write_text(WITNESS)
     content = torch.load(checkpoint, weights_only=True)
@@ -124,7 +157,9 @@ def test_a_bomb_is_refused(bomb: bytes, tmp_path: Path) -> None:
 
 
 def test_what_packs_well_is_no_bomb(tmp_path: Path) -> None:
-    (tmp_path / "corpus.conll.gz").write_bytes(gzip.compress(b"Anna\tB-PER\nsleeps\tO\n\n" * 40_000))  # 1 : 300
+    (tmp_path / "corpus.conll.gz").write_bytes(
+        gzip.compress(b"Anna\tB-PER\nsleeps\tO\n\n" * 40_000)
+    )  # 1 : 300
     assert len(read(tmp_path / "corpus.conll.gz").sentences) == 40_000
 
 
@@ -137,12 +172,18 @@ def test_nothing_is_unpacked_onto_the_disk(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["deep", "archive.zip"]
 
 
-LAUGHS = "a: &a [x]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]\n" for m, n in pairwise("abcdefghi"))
+LAUGHS = "a: &a [x]\n" + "".join(
+    f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]\n" for m, n in pairwise("abcdefghi")
+)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(LAUGHS, "aliases expand"), ("a: &a [*a]", "aliases expand"), ("a: " + "[" * 5000, "nested too deeply")],
+    [
+        (LAUGHS, "aliases expand"),
+        ("a: &a [*a]", "aliases expand"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+    ],
     ids=["laughs", "itself", "depth"],
 )
 def test_a_config_that_expands_is_refused(
@@ -155,7 +196,9 @@ def test_a_config_that_expands_is_refused(
 
 def test_the_hub_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr("datasets.load_dataset", lambda name, **options: asked.append(options) or {"train": []})
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda name, **options: asked.append(options) or {"train": []}
+    )
     hub.load_splits("user/corpus")
     assert asked == [{}]
 
@@ -171,11 +214,23 @@ def test_a_run_stays_in_its_directory(fit: Callable[..., int], tmp_path: Path) -
 @pytest.mark.slow
 def test_secrets_are_written_nowhere(tmp_path: Path) -> None:
     few = ["--data.synthetic.size=300", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
-    for words in (["init"], ["remote", "add", "origin", "https://ada:5ec4e7token@example.org/project.git"]):
+    for words in (
+        ["init"],
+        ["remote", "add", "origin", "https://ada:5ec4e7token@example.org/project.git"],
+    ):
         subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
     environment = {**os.environ, **SECRETS, "WANDB_MODE": "offline"}
-    command = [sys.executable, str(ROOT / "main.py"), "fit", "--config=dense_ner.yaml", "--run_dir=run", *few]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=True)
+    command = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        "fit",
+        "--config=dense_ner.yaml",
+        "--run_dir=run",
+        *few,
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=True
+    )
     written = [path for path in tmp_path.rglob("*") if path.is_file() and ".git" not in path.parts]
     assert any(path.suffix == ".wandb" for path in written)
     for content in (done.stdout, done.stderr, *(path.read_bytes() for path in written)):

@@ -107,7 +107,10 @@ def test_all_weights_are_split_once(mesh: DeviceMesh) -> None:
     task.configure_model()
     for name, weight in task.named_parameters():
         assert isinstance(weight, DTensor) and weight is before[name]
-        assert weight.to_local().numel() * 2 in (weight.numel(), weight.numel() + weight[:1].numel())
+        assert weight.to_local().numel() * 2 in (
+            weight.numel(),
+            weight.numel() + weight[:1].numel(),
+        )
 
 
 def test_a_weight_without_dimensions_is_refused(mesh: DeviceMesh) -> None:
@@ -119,21 +122,34 @@ def test_a_weight_without_dimensions_is_refused(mesh: DeviceMesh) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("block", "accumulate", "steps"), [("lstm", 1, 50), ("transformer", 3, 20)])
-def test_two_sharded_processes_train_as_one(tmp_path: Path, block: str, accumulate: int, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("block", "accumulate", "steps"), [("lstm", 1, 50), ("transformer", 3, 20)]
+)
+def test_two_sharded_processes_train_as_one(
+    tmp_path: Path, block: str, accumulate: int, steps: int
+) -> None:
     one, two, later = (tmp_path / name for name in ("one", "two", "later"))
-    options = [f"--model.encoder.block=block/{block}.yaml", f"--trainer.accumulate_grad_batches={accumulate}"]
+    options = [
+        f"--model.encoder.block=block/{block}.yaml",
+        f"--trainer.accumulate_grad_batches={accumulate}",
+    ]
     options += [f"--trainer.max_steps={steps}", "--trainer.val_check_interval=0.5"]
-    double = "--trainer.plugins+=lightning.pytorch.plugins.DoublePrecision"  # as an option it is refused
+    double = (
+        "--trainer.plugins+=lightning.pytorch.plugins.DoublePrecision"  # as an option it is refused
+    )
     fit(two, *options, double, "--save_every_n_steps=15")
     assert main(["fit", f"--run_dir={one}", *OPTIONS, *options, "--trainer.precision=64-true"]) == 0
     assert len(losses(two)) == steps and len(validations(two))
-    torch.testing.assert_close(losses(two), losses(one), rtol=0, atol=1e-6)  # the logger rounds to float32
+    torch.testing.assert_close(
+        losses(two), losses(one), rtol=0, atol=1e-6
+    )  # the logger rounds to float32
     torch.testing.assert_close(validations(two), validations(one), rtol=0, atol=1e-6)
     torch.testing.assert_close(weights(two), weights(one), rtol=1e-6, atol=1e-8)
     (later / "checkpoints").mkdir(parents=True)
     (two / "checkpoints" / "last-previous.ckpt").rename(later / "checkpoints" / "last.ckpt")
-    assert main(["fit", f"--run_dir={later}", *OPTIONS, *options, "--ckpt_path=last"]) == 0  # goes on with one process
+    assert (
+        main(["fit", f"--run_dir={later}", *OPTIONS, *options, "--ckpt_path=last"]) == 0
+    )  # goes on with one process
     found = losses(later)
     torch.testing.assert_close(found, losses(one)[-len(found) :], rtol=0, atol=1e-3)
 
@@ -141,13 +157,21 @@ def test_two_sharded_processes_train_as_one(tmp_path: Path, block: str, accumula
 def validations(run: Path) -> Tensor:
     with (run / "metrics.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("val/f1")]
-    return torch.tensor([[float(row[f"val/{name}"]) for name in ("loss", "f1", "accuracy")] for row in rows])
+    return torch.tensor(
+        [[float(row[f"val/{name}"]) for name in ("loss", "f1", "accuracy")] for row in rows]
+    )
 
 
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_last_bit(tmp_path: Path) -> None:
-    options = ["--model.encoder.block=block/conv.yaml", "--trainer.max_steps=20", "--model.embeddings.dropout=0.3"]
-    options += ["--trainer.max_epochs=2"]  # so the length of the run is asked for, before the checkpoint is read
+    options = [
+        "--model.encoder.block=block/conv.yaml",
+        "--trainer.max_steps=20",
+        "--model.embeddings.dropout=0.3",
+    ]
+    options += [
+        "--trainer.max_epochs=2"
+    ]  # so the length of the run is asked for, before the checkpoint is read
     fit(tmp_path / "whole", *options)
     stop(tmp_path / "run", *options)
     fit(tmp_path / "run", *options, "--ckpt_path=last")
@@ -174,9 +198,13 @@ def last(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_one_process_finds_in_a_checkpoint_what_two_found(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_process_finds_in_a_checkpoint_what_two_found(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     run, one = tmp_path / "run", tmp_path / "one"
-    fit(run, "--config=resnet_ner.yaml", "--data.batch_tokens=400", "--test_after_fit=true")  # with batch norm
+    fit(
+        run, "--config=resnet_ner.yaml", "--data.batch_tokens=400", "--test_after_fit=true"
+    )  # with batch norm
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--run_dir", str(one)]
     assert main(["validate", *ckpt]) == 0
     assert main(["test", *ckpt]) == 0
@@ -184,8 +212,23 @@ def test_one_process_finds_in_a_checkpoint_what_two_found(tmp_path: Path, capfd:
     rows = validations(run)
     best = rows[rows[:, 1].argmax()]
     assert best[1] > 0
-    torch.testing.assert_close(best[1:], torch.tensor([found["f1"], found["accuracy"]]), rtol=0, atol=1e-6)
-    assert json.loads((one / "test.json").read_text()) == json.loads((run / "test.json").read_text())
+    torch.testing.assert_close(
+        best[1:], torch.tensor([found["f1"], found["accuracy"]]), rtol=0, atol=1e-6
+    )
+    assert json.loads((one / "test.json").read_text()) == json.loads(
+        (run / "test.json").read_text()
+    )
     capfd.readouterr()
-    assert main(["predict", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.text", "Call Anna."]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                "--ckpt_path",
+                str(run / "checkpoints" / "best.ckpt"),
+                "--data.text",
+                "Call Anna.",
+            ]
+        )
+        == 0
+    )
     assert json.loads(capfd.readouterr().out)["text"] == "Call Anna."

@@ -20,7 +20,9 @@ CANCELLED = "JobId=7 JobState=COMPLETING PreemptTime=None"
 
 
 @pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+def job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., None]:
     """Make this process a task of a job, where there is a scontrol."""
     program = tmp_path_factory.mktemp("bin") / "scontrol"
     program.write_text("#!/bin/sh\n")
@@ -54,7 +56,10 @@ def test_a_job_comes_back_only_if_it_is_preempted(
 
 
 def test_a_job_without_scontrol_is_not_requeued(
-    job: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     job()
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -78,7 +83,9 @@ def test_a_grace_time_that_is_too_short_is_said(
     assert "took 121 s, but --signal gives only 120 s" in capsys.readouterr().err
 
 
-def test_an_array_task_requeues_itself_alone(job: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_array_task_requeues_itself_alone(
+    job: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -90,7 +97,9 @@ def test_an_array_task_requeues_itself_alone(job: Callable[..., None], tmp_path:
 def test_nodes_and_devices_are_those_of_the_job(job: Callable[..., None]) -> None:
     job(SLURM_NNODES="2", SLURM_NTASKS="8")
     assert slurm.layout(1, "auto") == slurm.layout(2, 4) == {"num_nodes": 2, "devices": 4}
-    with pytest.raises(UsageError, match=r"SLURM gives 2 nodes with 4 tasks each, but --trainer.num_nodes is 3"):
+    with pytest.raises(
+        UsageError, match=r"SLURM gives 2 nodes with 4 tasks each, but --trainer.num_nodes is 3"
+    ):
         slurm.layout(3, "auto")
 
 
@@ -102,12 +111,16 @@ def test_several_tasks_need_srun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hold(run: Path, **holder: object) -> None:
-    (run / ".lock").write_text(json.dumps({"job": None, "host": socket.gethostname(), "pid": 1} | holder))
+    (run / ".lock").write_text(
+        json.dumps({"job": None, "host": socket.gethostname(), "pid": 1} | holder)
+    )
 
 
 def test_a_run_directory_has_one_holder(tmp_path: Path, job: Callable[..., None]) -> None:
     hold(tmp_path)
-    with pytest.raises(UsageError, match=r"is in use by process 1 on .*; once that has ended: rm .*/\.lock"):
+    with pytest.raises(
+        UsageError, match=r"is in use by process 1 on .*; once that has ended: rm .*/\.lock"
+    ):
         claim(tmp_path)
     hold(tmp_path, host="elsewhere", pid=os.getpid(), job="7")
     with pytest.raises(UsageError, match="is in use"):
@@ -132,11 +145,16 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> Non
     [
         ({"boot": "of last week"}, True),  # process 1 lives, but is another one
         ({"started": -1}, True),
-        ({"namespace": "pid:[1]", "pid": 2**22 + 1}, False),  # of another container, where it may live
+        (
+            {"namespace": "pid:[1]", "pid": 2**22 + 1},
+            False,
+        ),  # of another container, where it may live
         ({}, False),
     ],
 )
-def test_a_holder_is_known_by_more_than_its_number(holder: dict[str, object], gone: bool, tmp_path: Path) -> None:
+def test_a_holder_is_known_by_more_than_its_number(
+    holder: dict[str, object], gone: bool, tmp_path: Path
+) -> None:
     hold(tmp_path, **holder)
     if gone:
         claim(tmp_path)
@@ -145,17 +163,29 @@ def test_a_holder_is_known_by_more_than_its_number(holder: dict[str, object], go
             claim(tmp_path)
 
 
-@pytest.mark.parametrize(("state", "gone"), [("NODE_FAIL", True), ("RUNNING", False), ("REQUEUED", False)])
+@pytest.mark.parametrize(
+    ("state", "gone"), [("NODE_FAIL", True), ("RUNNING", False), ("REQUEUED", False)]
+)
 def test_the_lock_of_a_job_on_another_node_is_taken_over_once_slurm_says_it_ended(
-    state: str, gone: bool, tmp_path: Path, job: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    state: str,
+    gone: bool,
+    tmp_path: Path,
+    job: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job("8")
-    monkeypatch.setattr(slurm, "_show", lambda number: f"JobId={number} JobState={state} Reason=None" * (number == "7"))
+    monkeypatch.setattr(
+        slurm,
+        "_show",
+        lambda number: f"JobId={number} JobState={state} Reason=None" * (number == "7"),
+    )
     hold(tmp_path, host="elsewhere", job="7")
     if gone:
         claim(tmp_path)
     else:
-        with pytest.raises(UsageError, match="is in use by process 1 on elsewhere, job 7; once that has ended: rm "):
+        with pytest.raises(
+            UsageError, match="is in use by process 1 on elsewhere, job 7; once that has ended: rm "
+        ):
             claim(tmp_path)
 
 

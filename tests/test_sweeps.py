@@ -59,7 +59,9 @@ def seeds(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "wiring.yaml")) for n in SWEEPS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "wiring.yaml")) for n in SWEEPS]
+)
 def test_the_agent_types_what_trains(name: str, fit: Callable[..., int]) -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
@@ -73,7 +75,11 @@ def test_the_agent_types_what_trains(name: str, fit: Callable[..., int]) -> None
 def test_the_agent_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wandb.wandb_agent import Agent
 
-    for name, value in {"WANDB_MODE": "offline", "WANDB_SWEEP_ID": "s", "WANDB_DIR": str(tmp_path)}.items():
+    for name, value in {
+        "WANDB_MODE": "offline",
+        "WANDB_SWEEP_ID": "s",
+        "WANDB_DIR": str(tmp_path),
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
@@ -82,10 +88,18 @@ def test_the_agent_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     agent = Agent(api=None, queue=None, sweep_id="s")
     wiring = sweep("wiring.yaml")
     agent._sweep_command = [*wiring["command"], *FEW, "--run_dir=run"]
-    agent._command_run({"run_id": "abc", "program": str(ROOT / "main.py"), "args": first_values(wiring["parameters"])})
+    agent._command_run(
+        {
+            "run_id": "abc",
+            "program": str(ROOT / "main.py"),
+            "args": first_values(wiring["parameters"]),
+        }
+    )
     assert agent._run_processes["abc"].wait(120) == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert config["model"]["init_args"]["encoder"]["init_args"]["connection"]["class_path"].endswith("Plain")
+    assert config["model"]["init_args"]["encoder"]["init_args"]["connection"][
+        "class_path"
+    ].endswith("Plain")
     assert (tmp_path / "run" / "wandb_id.txt").read_text() == "abc\n"
 
 
@@ -119,7 +133,10 @@ GOOD: dict[str, Any] = {
         ({"parameters": {"seed_everything": 3}}, "not a sweep like those in configs/sweeps/"),
         ({"parameters": {"seed_everything": {"values": 3}}}, "with `values` for each parameter"),
         ({"parameters": {"model.encoder.dept": {"values": [2, 3]}}}, "there is no option dept"),
-        ({"parameters": {"model.encoder.depth": {"values": [2, -1]}}}, "model.encoder.depth: expected a whole number"),
+        (
+            {"parameters": {"model.encoder.depth": {"values": [2, -1]}}},
+            "model.encoder.depth: expected a whole number",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_grid_is_said_before_it_trains(
@@ -143,16 +160,28 @@ def test_a_grid_without_a_command_is_refused(script: ModuleType, tmp_path: Path)
 @pytest.mark.slow
 def test_a_grid_is_resumed_and_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(json.dumps(GOOD))
-    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), "grid.yaml", "runs", *FEW, "--logger=none"]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "sweep.py"),
+        "grid.yaml",
+        "runs",
+        *FEW,
+        "--logger=none",
+    ]
     first, again = (
-        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+        subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
         for _ in range(2)
     )
     assert again == first[-2:]
     assert [line.split()[0] for line in again] == ["dense_ner.yaml-0", "dense_ner.yaml-1"]
     command[command.index(FEW[0])] = "--data.synthetic.size=400"
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 1 and "--data.synthetic.size was 300 and is 400" in ended.stderr.splitlines()[-1]
+    assert (
+        ended.returncode == 1
+        and "--data.synthetic.size was 300 and is 400" in ended.stderr.splitlines()[-1]
+    )
 
 
 # -- finished runs -----------------------------------------------------------------------------------------------------
@@ -169,13 +198,19 @@ def test_a_finished_run_is_reused(
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
     (copy / "git.txt").write_text("# git rev-parse HEAD\n0123456\n")
     assert seeds.scores({copy: TRAINED}) == [row]
-    assert capsys.readouterr().err == f"{copy} was trained by another version of the code, see {copy}/git.txt\n"
+    assert (
+        capsys.readouterr().err
+        == f"{copy} was trained by another version of the code, see {copy}/git.txt\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--model.encoder.connection=Residual", "--model.encoder.connection was Dense and is Residual"),
+        (
+            "--model.encoder.connection=Residual",
+            "--model.encoder.connection was Dense and is Residual",
+        ),
         ("--model.encoder.depth=3", "--model.encoder.depth was 2 and is 3"),
         ("--trainer.max_epochs=7", "--trainer.max_epochs was 6 and is 7"),
         ("--seed_everything=1", "--seed_everything was 0 and is 1"),
@@ -183,10 +218,15 @@ def test_a_finished_run_is_reused(
         ("--data.path=elsewhere", "--data.path was None and is elsewhere"),
     ],
 )
-def test_a_run_of_other_options_is_refused(option: str, message: str, seeds: ModuleType, trained: Path) -> None:
+def test_a_run_of_other_options_is_refused(
+    option: str, message: str, seeds: ModuleType, trained: Path
+) -> None:
     with pytest.raises(SystemExit) as ended:
         seeds.scores({trained: [*TRAINED, option]})
-    assert ended.value.code == f"error: {trained} holds another experiment: {message}: use another folder"
+    assert (
+        ended.value.code
+        == f"error: {trained} holds another experiment: {message}: use another folder"
+    )
 
 
 def test_a_run_of_other_data_is_refused(seeds: ModuleType, fit: Callable[..., int]) -> None:
@@ -204,11 +244,16 @@ def test_a_run_of_other_data_is_refused(seeds: ModuleType, fit: Callable[..., in
         file.write_text(content.replace("9", "8"))
         with pytest.raises(SystemExit) as ended:
             seeds.scores({Path("run"): options})
-        assert ended.value.code == f"error: run was trained on other data, {name} changed since: use another folder"
+        assert (
+            ended.value.code
+            == f"error: run was trained on other data, {name} changed since: use another folder"
+        )
         file.write_text(content)
 
 
 def test_a_score_of_nothing_is_left_out(seeds: ModuleType, tmp_path: Path) -> None:
     unseen = {"f1": 0.0, "support": 0}
-    (tmp_path / "test.json").write_text(json.dumps({"f1": 0.5, "compared": {"unseen in training": unseen}}))
+    (tmp_path / "test.json").write_text(
+        json.dumps({"f1": 0.5, "compared": {"unseen in training": unseen}})
+    )
     assert seeds.score(tmp_path, []) == {"F1": 50.0}

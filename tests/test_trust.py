@@ -27,7 +27,13 @@ Run = Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def hostile(checkpoint: str, tmp_path: Path) -> Run:
     def run(*options: str) -> list[dict[str, Any]]:
-        command = [sys.executable, str(HERE / "hostile_settings.py"), checkpoint, str(tmp_path), *options]
+        command = [
+            sys.executable,
+            str(HERE / "hostile_settings.py"),
+            checkpoint,
+            str(tmp_path),
+            *options,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -35,7 +41,10 @@ def hostile(checkpoint: str, tmp_path: Path) -> Run:
 
 
 def drawn(request: pytest.FixtureRequest) -> list[str]:
-    return [f"--n={request.config.getoption('--n')}", f"--seed={request.config.getoption('--seed')}"]
+    return [
+        f"--n={request.config.getoption('--n')}",
+        f"--seed={request.config.getoption('--seed')}",
+    ]
 
 
 @pytest.mark.slow
@@ -48,14 +57,19 @@ def test_hostile_settings_never_execute(hostile: Run, request: pytest.FixtureReq
 
 
 @pytest.mark.slow
-def test_hostile_settings_never_execute_as_commands(hostile: Run, request: pytest.FixtureRequest) -> None:
+def test_hostile_settings_never_execute_as_commands(
+    hostile: Run, request: pytest.FixtureRequest
+) -> None:
     for case in hostile("--commands=10", drawn(request)[1]):
         assert_refused(case)
 
 
 def assert_refused(case: dict[str, Any]) -> None:
     assert not case["executed"], case
-    accepts = case["route"] in ("init_from", "export")  # which take weights from it, and settings as data
+    accepts = case["route"] in (
+        "init_from",
+        "export",
+    )  # which take weights from it, and settings as data
     assert case["code"] == (0 if accepts else 2), case
     assert accepts or any(line.startswith("error: ") for line in case["output"].splitlines()), case
 
@@ -63,7 +77,11 @@ def assert_refused(case: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_without_the_checks_they_do(hostile: Run) -> None:
     cases = hostile("--n=20", "--seed=0", "--unchecked")
-    executed = {(case["slot"], case["payload"], case["form"], case["route"]) for case in cases if case["executed"]}
+    executed = {
+        (case["slot"], case["payload"], case["form"], case["route"])
+        for case in cases
+        if case["executed"]
+    }
     assert len(executed) >= 18
 
 
@@ -89,13 +107,17 @@ def own(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     content = torch.load(checkpoint, weights_only=True)
     content["hyper_parameters"]["encoder"] = {
         "class_path": "residense.Encoder",
-        "init_args": {"block": {"class_path": "own_blocks_of_mine.Mine", "init_args": {"kernel": 3}}},
+        "init_args": {
+            "block": {"class_path": "own_blocks_of_mine.Mine", "init_args": {"kernel": 3}}
+        },
     }
     torch.save(content, "theirs.ckpt")
     return "theirs.ckpt"
 
 
-def test_a_checkpoint_imports_no_file_of_the_user_without_a_flag(own: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_imports_no_file_of_the_user_without_a_flag(
+    own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["predict", f"--ckpt_path={own}", "--data.text=own_blocks_of_mine.Mine"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: theirs.ckpt needs own_blocks_of_mine.Mine")
@@ -107,7 +129,11 @@ def test_a_checkpoint_imports_no_file_of_the_user_without_a_flag(own: str, capsy
 
 def test_a_name_inside_a_text_of_a_checkpoint_is_not_trusted_either(own: str) -> None:
     content = torch.load(own, weights_only=True)
-    for hidden in ("own_blocks_of_mine.Mine", "{class_path: own_blocks_of_mine.Mine}", "theirs.yaml"):
+    for hidden in (
+        "own_blocks_of_mine.Mine",
+        "{class_path: own_blocks_of_mine.Mine}",
+        "theirs.yaml",
+    ):
         Path("theirs.yaml").write_text("class_path: own_blocks_of_mine.Mine\n")
         content["hyper_parameters"]["encoder"]["init_args"]["block"] = hidden
         torch.save(content, own)
@@ -116,7 +142,12 @@ def test_a_name_inside_a_text_of_a_checkpoint_is_not_trusted_either(own: str) ->
 
 
 @pytest.mark.parametrize(
-    "option", ["--data.path=own_blocks_of_mine.conll", "--output=own_blocks_of_mine.jsonl", "--config=mine.yaml"]
+    "option",
+    [
+        "--data.path=own_blocks_of_mine.conll",
+        "--output=own_blocks_of_mine.jsonl",
+        "--config=mine.yaml",
+    ],
 )
 def test_a_file_name_trusts_no_module(option: str, own: str) -> None:
     Path("own_blocks_of_mine.conll").write_text("Anna O\n")
@@ -126,7 +157,15 @@ def test_a_file_name_trusts_no_module(option: str, own: str) -> None:
 
 
 def test_a_class_that_is_typed_is_trusted(own: str) -> None:
-    main(["predict", f"--ckpt_path={own}", "--data.text=x", "--model.encoder.block", "own_blocks_of_mine.Mine"])
+    main(
+        [
+            "predict",
+            f"--ckpt_path={own}",
+            "--data.text=x",
+            "--model.encoder.block",
+            "own_blocks_of_mine.Mine",
+        ]
+    )
     assert Path("imported").exists()
 
 
@@ -165,7 +204,12 @@ def test_a_checkpoint_has_nothing_removed_but_checkpoints(tmp_path: Path) -> Non
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious.txt").touch()
     (tmp_path / "old.ckpt").touch()
-    paths = [tmp_path / "precious", tmp_path / "precious.txt", f"local://{tmp_path}/precious", tmp_path / "old.ckpt"]
+    paths = [
+        tmp_path / "precious",
+        tmp_path / "precious.txt",
+        f"local://{tmp_path}/precious",
+        tmp_path / "old.ckpt",
+    ]
     for path in paths:
         AtomicIO().remove_checkpoint(path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "precious.txt"]
@@ -176,7 +220,9 @@ def test_paths_of_a_checkpoint_stay_in_the_run(path: str, tmp_path: Path) -> Non
     names = ("best_model_path", "kth_best_model_path", "last_model_path")
     (tmp_path / "best.ckpt").touch()
     for best in ({}, {"best.ckpt": 1.0}, {path: 1.0}):
-        state = moved({**dict.fromkeys(names, path), "best_k_models": best, "dirpath": "z"}, str(tmp_path))
+        state = moved(
+            {**dict.fromkeys(names, path), "best_k_models": best, "dirpath": "z"}, str(tmp_path)
+        )
         assert {state[name] for name in names} == {""}
         assert set(state["best_k_models"]) <= {str(tmp_path / "best.ckpt")}
 
@@ -185,7 +231,10 @@ def test_a_run_with_own_classes_is_resumed_while_they_are_unchanged(
     fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("my_own_blocks.py").write_text(OWN)
-    assert fit("--model.encoder.block=my_own_blocks.Mine", "--run_dir=run", "--test_after_fit=false") == 0
+    assert (
+        fit("--model.encoder.block=my_own_blocks.Mine", "--run_dir=run", "--test_after_fit=false")
+        == 0
+    )
     assert "best.ckpt --trust my_own_blocks --data.text" in capsys.readouterr().out
     resume = ["fit", "--run_dir=run", "--ckpt_path=last", "--trainer.max_epochs=2"]
     assert main(resume) == 0
@@ -203,18 +252,38 @@ def test_a_file_that_poses_as_an_installed_package_is_refused(
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("seqeval.py").write_text(OWN)
     monkeypatch.delitem(sys.modules, "seqeval", raising=False)
-    assert main(["fit", "--config=dense_ner.yaml", "--model.encoder.block=seqeval.Mine", "--run_dir=run"]) == 2
+    assert (
+        main(
+            [
+                "fit",
+                "--config=dense_ner.yaml",
+                "--model.encoder.block=seqeval.Mine",
+                "--run_dir=run",
+            ]
+        )
+        == 2
+    )
     assert "seqeval.Mine cannot be used here" in capsys.readouterr().err
     assert not Path("imported").exists()
 
 
 @pytest.mark.parametrize(
     ("module", "expected"),
-    [("torch", "installed"), ("lightning", "installed"), ("residense", "installed"), ("conllu", "installed")]
-    + [(name, "never") for name in ("os", "subprocess", "builtins", "__main__", "jsonargparse", "sys")]
+    [
+        ("torch", "installed"),
+        ("lightning", "installed"),
+        ("residense", "installed"),
+        ("conllu", "installed"),
+    ]
+    + [
+        (name, "never")
+        for name in ("os", "subprocess", "builtins", "__main__", "jsonargparse", "sys")
+    ]
     + [("no_such_module", "missing"), ("a_file_here", "own"), ("a_folder_here", "own")],
 )
-def test_where_a_module_is_from(module: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_module_is_from(
+    module: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a_file_here.py").touch()
     (tmp_path / "a_folder_here").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -262,9 +331,14 @@ def test_any_other_class_is_refused(hint: Any) -> None:
 
 
 def test_arguments_of_classes_are_checked_down_to_the_last() -> None:
-    inner = {"class_path": "residense.Dense", "init_args": {"norm": {"class_path": "residense.Conv"}}}
+    inner = {
+        "class_path": "residense.Dense",
+        "init_args": {"norm": {"class_path": "residense.Conv"}},
+    }
     encoder = {"class_path": "residense.Encoder", "init_args": {"connection": inner}}
-    with pytest.raises(UsageError, match=r"^model\.encoder\.connection\.norm: residense\.Conv is not a Norm$"):
+    with pytest.raises(
+        UsageError, match=r"^model\.encoder\.connection\.norm: residense\.Conv is not a Norm$"
+    ):
         trust.check_arguments(Tagger, {"encoder": encoder}, "model")
 
 
@@ -285,7 +359,9 @@ def test_arguments_that_a_class_passes_on_have_the_annotations_of_its_base() -> 
         def __init__(self, *args: Any, wide: bool = True, **options: Any):
             super().__init__(*args, **options)
 
-    trust.check_arguments(Wider, {"norm": {"class_path": "residense.RMSNorm"}, "wide": False}, "wider")
+    trust.check_arguments(
+        Wider, {"norm": {"class_path": "residense.RMSNorm"}, "wide": False}, "wider"
+    )
     with pytest.raises(UsageError, match="is not a Norm"):
         trust.check_arguments(Wider, {"norm": SPEC}, "wider")
 

@@ -87,14 +87,20 @@ def read(segment: Path) -> tuple[set[str], list[dict[str, Any]]]:
     found = [Record.FromString(record) for record in records(segment.read_bytes())]
     names = {record.run.run_id for record in found if record.HasField("run")}
     items = [record.history.item for record in found if record.HasField("history")]
-    logged = [{"/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in items]
-    return names, [{name: value for name, value in row.items() if not name.startswith("_")} for row in logged]
+    logged = [
+        {"/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in items
+    ]
+    return names, [
+        {name: value for name, value in row.items() if not name.startswith("_")} for row in logged
+    ]
 
 
 def history(run: Path) -> Counter[tuple[int, str, float]]:
     with (run / "metrics.csv").open(newline="") as stream:
         found = [(int(row.pop("step")), row) for row in csv.DictReader(stream)]
-    return Counter((step, name, float(value)) for step, row in found for name, value in row.items() if value)
+    return Counter(
+        (step, name, float(value)) for step, row in found for name, value in row.items() if value
+    )
 
 
 def assert_one_run(run: Path) -> None:
@@ -155,16 +161,28 @@ def test_a_run_without_wandb_can_go_on_with_it(run: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_run_is_one_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "main.py"), *OPTIONS, f"--run_dir={run}", "--save_every_n_steps=2"]
-    surroundings = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # that of other tests
-    training = subprocess.Popen(command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        *OPTIONS,
+        f"--run_dir={run}",
+        "--save_every_n_steps=2",
+    ]
+    surroundings = {
+        name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
+    }  # that of other tests
+    training = subprocess.Popen(
+        command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     history = run / "metrics.csv"
     while not history.is_file() or len(history.read_text().splitlines()) < 5:
         assert training.poll() is None
         time.sleep(0.01)
     training.kill()
     training.wait()
-    time.sleep(2)  # W&B's own process looks whether its parent is alive, and may write before it ends
+    time.sleep(
+        2
+    )  # W&B's own process looks whether its parent is alive, and may write before it ends
     resume(run)
     assert_one_run(run)
 
@@ -175,7 +193,9 @@ def test_only_the_first_process_logs(run: Path, rank: int, monkeypatch: pytest.M
     monkeypatch.setattr("wandb.init", lambda **options: SimpleNamespace(log=logged.append))
     monkeypatch.setattr(rank_zero_only, "rank", rank)
     (run / "metrics.csv").write_text("lost,step\n0.5,1\n0.5,1\n0.25,2\n")
-    logger = Continued(run, resumed_at=2, offline=True, id=(run / "wandb_id.txt").read_text().strip())
+    logger = Continued(
+        run, resumed_at=2, offline=True, id=(run / "wandb_id.txt").read_text().strip()
+    )
     logger.log_metrics({"new": 1.0}, 2)
     logger.experiment.log({"newer": 1.0})
     first = [{"lost": 0.5, STEP: 1}, {"new": 1.0, STEP: 2}, {"newer": 1.0}]
@@ -205,7 +225,13 @@ def written(contents: list[bytes]) -> bytes:
 
 @pytest.mark.parametrize("left", range(16))  # bytes of the first block, behind its first record
 def test_records_are_read_up_to_the_end_or_damage(left: int) -> None:
-    contents = [bytes([7]) * (BLOCK - 14 - left), b"short", random.Random(left).randbytes(3 * BLOCK), b"", b"last"]
+    contents = [
+        bytes([7]) * (BLOCK - 14 - left),
+        b"short",
+        random.Random(left).randbytes(3 * BLOCK),
+        b"",
+        b"last",
+    ]
     data, ends = written(contents), [len(written(contents[:i])) for i in range(1, 6)]
     assert list(records(data)) == contents
     for length in (*range(0, len(data), 997), *(end - 1 for end in ends), *ends):
@@ -232,11 +258,18 @@ def test_the_whole_config_is_logged_once(run: Path) -> None:
 
     (segment,) = segments(run)
     found = [Record.FromString(record) for record in records(segment.read_bytes())]
-    items = [item for record in found for item in (*record.run.config.update, *record.config.update)]
+    items = [
+        item for record in found for item in (*record.run.config.update, *record.config.update)
+    ]
     logged = {item.key: json.loads(item.value_json) for item in items}
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert {name: logged[name] for name in config} == config
-    assert logged.keys() - config.keys() == {"_wandb", "config", "git", "parameters"}  # nothing by a second name
+    assert logged.keys() - config.keys() == {
+        "_wandb",
+        "config",
+        "git",
+        "parameters",
+    }  # nothing by a second name
 
 
 @pytest.fixture
@@ -249,7 +282,11 @@ def silent() -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True])
 def test_without_a_network_a_run_is_logged_offline(
-    answers: bool, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    answers: bool,
+    silent: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", silent if answers else "http://127.0.0.1:9")
@@ -258,7 +295,9 @@ def test_without_a_network_a_run_is_logged_offline(
     run = tmp_path / "run"
     assert main([*OPTIONS, f"--run_dir={run}", "--trainer.max_epochs=1"]) == 0
     (said,) = (line for line in capfd.readouterr().err.splitlines() if "W&B" in line)
-    assert re.match(r"W&B is offline \(.*(refused|deadline exceeded)\); `wandb sync \S+` uploads", said)
+    assert re.match(
+        r"W&B is offline \(.*(refused|deadline exceeded)\); `wandb sync \S+` uploads", said
+    )
     (segment,) = run.glob("wandb/offline-run-*/*.wandb")
     assert sum("train/loss" in row.values for row in rows(segment)) == 3
 
@@ -266,7 +305,13 @@ def test_without_a_network_a_run_is_logged_offline(
 def train(run: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Train in a process of its own with these variables."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    command = [sys.executable, str(ROOT / "main.py"), *OPTIONS, f"--run_dir={run}", "--test_after_fit=true"]
+    command = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        *OPTIONS,
+        f"--run_dir={run}",
+        "--test_after_fit=true",
+    ]
     return subprocess.run(command, env=others | variables, capture_output=True, text=True)
 
 
@@ -283,7 +328,10 @@ def test_that_wandb_is_missing_is_said_in_a_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert main([*OPTIONS, f"--run_dir={tmp_path}/run"]) == 2
-    assert capfd.readouterr().err == "error: W&B is missing: pip install wandb, or leave it out with --logger csv\n"
+    assert (
+        capfd.readouterr().err
+        == "error: W&B is missing: pip install wandb, or leave it out with --logger csv\n"
+    )
 
 
 @pytest.mark.slow

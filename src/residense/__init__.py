@@ -90,7 +90,9 @@ if TYPE_CHECKING:
     from residense.nn.connections import DualPath as DualPath
     from residense.nn.connections import Highway as Highway
     from residense.nn.connections import HyperConnections as HyperConnections
-    from residense.nn.connections import ManifoldConstrainedHyperConnections as ManifoldConstrainedHyperConnections
+    from residense.nn.connections import (
+        ManifoldConstrainedHyperConnections as ManifoldConstrainedHyperConnections,
+    )
     from residense.nn.connections import MultiwayDynamicDense as MultiwayDynamicDense
     from residense.nn.connections import Plain as Plain
     from residense.nn.connections import Residual as Residual

@@ -35,7 +35,9 @@ def arrange(argv: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a config or checkpoint that is not there.
     """
-    place = next((i for i, word in enumerate(argv) if word in SUBCOMMANDS and not _is_value(argv, i)), None)
+    place = next(
+        (i for i, word in enumerate(argv) if word in SUBCOMMANDS and not _is_value(argv, i)), None
+    )
     if place is None:
         return list(argv)
     subcommand = argv[place]
@@ -44,13 +46,21 @@ def arrange(argv: Sequence[str]) -> list[str]:
     typed = {name: value for name, value in options if value is not None}
     rest = [word for name, value in options if name not in NAMED for word in _words(name, value)]
     named = [_find_config(value) for name, value in options if name in CONFIG and value is not None]
-    trusted = _trusted(options) | _modules_of_classes(rest) | trust.own_modules([configs.read(path) for path in named])
+    trusted = (
+        _trusted(options)
+        | _modules_of_classes(rest)
+        | trust.own_modules([configs.read(path) for path in named])
+    )
     ckpt = _find_checkpoint(subcommand, typed.get("--ckpt_path"), typed.get("--run_dir"))
     found, stored = list(map(str, named)), None  # settings that somebody else may have written
     if subcommand == "fit":
         run_dir = Path(typed["--run_dir"]) if "--run_dir" in typed else None
         if not found and run_dir is not None and (own := run_dir / "config.yaml").is_file():
-            found, stored, trusted = [str(own)], configs.read(own), trusted | trust.kept_modules(run_dir)
+            found, stored, trusted = (
+                [str(own)],
+                configs.read(own),
+                trusted | trust.kept_modules(run_dir),
+            )
             trust.refuse_untrusted(stored, str(own), trusted)
         found = found or _default_configs(options, run_dir)
     elif ckpt is not None:
@@ -58,7 +68,9 @@ def arrange(argv: Sequence[str]) -> list[str]:
         trust.refuse_untrusted(stored, ckpt, trusted)
         found = [_as_yaml(stored), *found]
     elif not any(name in ("--help", "-h") for name, _ in options):
-        raise UsageError(f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt")
+        raise UsageError(
+            f"{subcommand} needs a trained model: --ckpt_path runs/<name>/<run>/checkpoints/best.ckpt"
+        )
     configs.install(trusted if stored is not None else None)
     trust.allow([rest, stored], trusted if stored is not None else None)
     return [
@@ -74,13 +86,20 @@ def _texts(texts: list[str]) -> list[str]:
     """The option for the texts to predict."""
     option = f"--data.text={_as_yaml(texts)}"
     if len(option) > configs.LARGEST:
-        raise UsageError(f"--data.text: more than {configs.LARGEST:,} characters; give such texts by standard input")
+        raise UsageError(
+            f"--data.text: more than {configs.LARGEST:,} characters; give such texts by standard input"
+        )
     return [option] if texts else []
 
 
 def _trusted(options: Sequence[tuple[str, str | None]]) -> set[str]:
     """The modules that `--trust` names."""
-    return {name for option, value in options if option == "--trust" and value for name in value.split(",")}
+    return {
+        name
+        for option, value in options
+        if option == "--trust" and value
+        for name in value.split(",")
+    }
 
 
 def _modules_of_classes(words: Sequence[str]) -> set[str]:
@@ -116,7 +135,9 @@ def _default_configs(options: Sequence[tuple[str, str | None]], run_dir: Path | 
     if any(name.endswith(".help") for name in names):
         return [str(configs.find("dense_ner.yaml"))]  # help on a part needs a whole
     if not any(name.startswith(("--model", "--help", "-h")) for name in names):
-        raise UsageError(f"fit needs a config, such as --config dense_ner.yaml; there are: {configs.known()}")
+        raise UsageError(
+            f"fit needs a config, such as --config dense_ner.yaml; there are: {configs.known()}"
+        )
     return []
 
 
@@ -128,7 +149,11 @@ def _is_value(argv: Sequence[str], place: int) -> bool:
 def config_files(argv: Sequence[str]) -> list[str]:
     """The config files that are named on a command line and exist."""
     try:
-        return [str(configs.find(value)) for name, value in _options(argv) if name in CONFIG and value is not None]
+        return [
+            str(configs.find(value))
+            for name, value in _options(argv)
+            if name in CONFIG and value is not None
+        ]
     except UsageError:
         return []
 
@@ -159,7 +184,9 @@ def _find_checkpoint(subcommand: str, value: str | None, run_dir: str | None) ->
         return None
     if value in ("best", "last"):
         if run_dir is None:
-            raise UsageError(f"--ckpt_path {value} needs --run_dir: the directory of the run to continue")
+            raise UsageError(
+                f"--ckpt_path {value} needs --run_dir: the directory of the run to continue"
+            )
         path = _readable(Path(run_dir) / "checkpoints" / f"{value}.ckpt")
         if subcommand == "fit" and not path.exists():
             return None  # nothing to continue yet: begin
@@ -189,7 +216,9 @@ def _readable(path: Path) -> Path:
         return path
     except UsageError as error:
         if not older.exists():
-            hint = f"; {best} may be whole: --ckpt_path best" if best.exists() and path != best else ""
+            hint = (
+                f"; {best} may be whole: --ckpt_path best" if best.exists() and path != best else ""
+            )
             raise UsageError(f"{error}, and there is none before it{hint}") from None
         say(f"{error}; going on from the one before, {older}")
     read_checkpoint(older)
@@ -207,16 +236,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = _load(path)
     except pickle.UnpicklingError:
-        raise UsageError(f"{path}: cannot be loaded as a checkpoint (more than tensors and settings)") from None
+        raise UsageError(
+            f"{path}: cannot be loaded as a checkpoint (more than tensors and settings)"
+        ) from None
     except Exception as error:  # torch raises what it likes on damaged files
-        reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0][:120] or type(error).__name__
+        reason = (
+            re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0][:120]
+            or type(error).__name__
+        )
         raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
     keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
     missing = {*SETTINGS, "vocabulary", "state_dict", "pytorch-lightning_version"} - keys
     if missing:
-        raise UsageError(f"{path}: not a checkpoint of this project, it lacks {', '.join(sorted(missing))}")
+        raise UsageError(
+            f"{path}: not a checkpoint of this project, it lacks {', '.join(sorted(missing))}"
+        )
     if not _is_sound(checkpoint, Path(path).stat().st_size):
-        raise UsageError(f"{path}: not a checkpoint of this project, its settings or weights are something else")
+        raise UsageError(
+            f"{path}: not a checkpoint of this project, its settings or weights are something else"
+        )
     _refuse_other_vocabulary(path, checkpoint)
     return checkpoint
 
@@ -226,11 +264,18 @@ def _refuse_other_vocabulary(path: str | Path, checkpoint: dict[str, Any]) -> No
     from residense.data.vocabulary import Vocabulary
 
     vocabulary = checkpoint["vocabulary"]
-    own, stored = {field.name for field in fields(Vocabulary)}, set(vocabulary if isinstance(vocabulary, dict) else ())
+    own, stored = (
+        {field.name for field in fields(Vocabulary)},
+        set(vocabulary if isinstance(vocabulary, dict) else ()),
+    )
     lacks, unknown = ", ".join(sorted(own - stored)), ", ".join(sorted(map(ascii, stored - own)))
-    differing = [f"lacks {lacks}"] * bool(lacks) + [f"has the unknown field {unknown[:80]}"] * bool(unknown)
+    differing = [f"lacks {lacks}"] * bool(lacks) + [f"has the unknown field {unknown[:80]}"] * bool(
+        unknown
+    )
     if differing:
-        raise UsageError(f"{path}: its vocabulary {' and '.join(differing)}{other_version(checkpoint)}")
+        raise UsageError(
+            f"{path}: its vocabulary {' and '.join(differing)}{other_version(checkpoint)}"
+        )
 
 
 def other_version(checkpoint: dict[str, Any]) -> str:
@@ -239,7 +284,11 @@ def other_version(checkpoint: dict[str, Any]) -> str:
     version = str(versions.get("residense")) if isinstance(versions, dict) else ""
     if version == residense.__version__:
         return ""
-    by = f"by residense {version}" if re.fullmatch(r"[\w.+-]{1,40}", version) else "before versions were stored"
+    by = (
+        f"by residense {version}"
+        if re.fullmatch(r"[\w.+-]{1,40}", version)
+        else "before versions were stored"
+    )
     return f" (written {by}, read by residense {residense.__version__})"
 
 
@@ -258,12 +307,22 @@ def _load(path: str | Path) -> Any:
 def _is_sound(checkpoint: dict[str, Any], file_size: int) -> bool:
     """Whether settings and weights are of the right kind, and no larger than a file of that size can hold."""
     settings, weights = [checkpoint[key] for key in SETTINGS], checkpoint["state_dict"]
-    if not all(isinstance(part, dict) and isinstance(part.get("_class_path"), str) for part in settings):
+    if not all(
+        isinstance(part, dict) and isinstance(part.get("_class_path"), str) for part in settings
+    ):
         return False
-    if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(weight, torch.Tensor) for weight in weights.values()
+    ):
         return False
-    sizes = [weight.numel() * weight.element_size() for weight in weights.values()]  # an expanded one has no storage
-    return max(sizes, default=0) <= file_size and _is_bounded(settings) and _is_flat(checkpoint["vocabulary"])
+    sizes = [
+        weight.numel() * weight.element_size() for weight in weights.values()
+    ]  # an expanded one has no storage
+    return (
+        max(sizes, default=0) <= file_size
+        and _is_bounded(settings)
+        and _is_flat(checkpoint["vocabulary"])
+    )
 
 
 def _is_bounded(settings: object) -> bool:
@@ -276,19 +335,25 @@ def _is_flat(vocabulary: object) -> bool:
     """Whether a vocabulary holds plain values, and lists and dicts of them."""
     if not isinstance(vocabulary, dict):
         return False
-    parts = [[*part, *part.values()] if isinstance(part, dict) else part for part in vocabulary.values()]
+    parts = [
+        [*part, *part.values()] if isinstance(part, dict) else part for part in vocabulary.values()
+    ]
     values = (value for part in parts for value in (part if isinstance(part, list) else [part]))
     return all(isinstance(value, str | int | float | None) for value in values)
 
 
-def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
+def _checkpoint_config(
+    path: str, subcommand: str, options: Sequence[tuple[str, str | None]]
+) -> dict[str, Any]:
     """The model and data configuration that a checkpoint was trained with, without its own corpus if one is given."""
     checkpoint = read_checkpoint(path)
     data = class_config(checkpoint["datamodule_hyper_parameters"])
     forget = ["vectors"]
     own = data["init_args"].get("path")
     given = _value_of(options, "data.path")
-    if subcommand == "predict" or not _same_file(given, own):  # another corpus, of which its own splits say nothing
+    if subcommand == "predict" or not _same_file(
+        given, own
+    ):  # another corpus, of which its own splits say nothing
         forget += ["path", "text", "files", "split"]
         columns = ("token_column", "tag_column", "text_column", "label_column")
         forget += [name for name in columns if not isinstance(data["init_args"].get(name), str)]
@@ -301,7 +366,9 @@ def _checkpoint_config(path: str, subcommand: str, options: Sequence[tuple[str, 
 
 
 def _same_file(given: str | None, own: str | None) -> bool:
-    return given in (None, own) or (own is not None and Path(str(given)).resolve() == Path(own).resolve())
+    return given in (None, own) or (
+        own is not None and Path(str(given)).resolve() == Path(own).resolve()
+    )
 
 
 def _value_of(options: Sequence[tuple[str, str | None]], name: str) -> str | None:
@@ -317,7 +384,9 @@ def _value_of(options: Sequence[tuple[str, str | None]], name: str) -> str | Non
 
 def class_config(hyper_parameters: dict[str, Any]) -> dict[str, Any]:
     """Hyper-parameters of a checkpoint in the form of a config: class_path and init_args."""
-    init_args = {k: v for k, v in hyper_parameters.items() if k not in ("_class_path", "_instantiator")}
+    init_args = {
+        k: v for k, v in hyper_parameters.items() if k not in ("_class_path", "_instantiator")
+    }
     return {"class_path": hyper_parameters["_class_path"], "init_args": init_args}
 
 

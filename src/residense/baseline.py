@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from residense.data.schemes import Span
 from residense.data.vocabulary import entity_key, entity_tokens
+from residense.tags import Span
 
 
 class Trie:
@@ -43,7 +43,9 @@ def unseen(tokens: Sequence[str], found: Iterable[Span], entities: Mapping[str, 
     return [span for span in found if entity_key(tokens[span.start : span.end]) not in entities]
 
 
-def span_scores(gold: Iterable[Sequence[Span]], found: Iterable[Sequence[Span]]) -> dict[str, float]:
+def span_scores(
+    gold: Iterable[Sequence[Span]], found: Iterable[Sequence[Span]]
+) -> dict[str, float]:
     """Micro precision, recall, F1 and the number of gold spans."""
     hits = expected = predicted = 0
     for right, guess in zip(gold, found, strict=True):

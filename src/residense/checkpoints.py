@@ -19,21 +19,31 @@ from residense.data.cache import write_atomically
 
 def versions() -> dict[str, str]:
     """Versions that a checkpoint is written by."""
-    libraries = {"torch": str(torch.__version__), "lightning": L.__version__, "python": platform.python_version()}
+    libraries = {
+        "torch": str(torch.__version__),
+        "lightning": L.__version__,
+        "python": platform.python_version(),
+    }
     return {"residense": residense.__version__, **libraries}
 
 
 class AtomicIO(TorchCheckpointIO):
     """Writes beside the target, then renames; the `last.ckpt` before is kept as `last-previous.ckpt`."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
+    ) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint | {"versions": versions()}, buffer)
         path = Path(path)
         try:
-            write_atomically(path, buffer.getbuffer(), previous(path) if path.stem == "last" else None)
+            write_atomically(
+                path, buffer.getbuffer(), previous(path) if path.stem == "last" else None
+            )
         except OSError as error:
-            resume = f"once that is mended, go on with --run_dir {path.parent.parent} --ckpt_path last"
+            resume = (
+                f"once that is mended, go on with --run_dir {path.parent.parent} --ckpt_path last"
+            )
             raise OSError(error.errno, f"{error.strerror}; {resume}", str(path)) from error
 
     def load_checkpoint(self, path: str | Path, *args: object, **kwargs: object) -> dict[str, Any]:
@@ -52,13 +62,19 @@ def is_trained(trainer: L.Trainer, checkpoint: dict[str, Any]) -> bool:
     steps = checkpoint["global_step"]
     if 0 < (trainer.max_epochs or 0) <= epochs or 0 <= trainer.max_steps <= steps:
         return True
-    return stopped_early(checkpoint) and epochs >= (trainer.min_epochs or 0) and steps >= (trainer.min_steps or 0)
+    return (
+        stopped_early(checkpoint)
+        and epochs >= (trainer.min_epochs or 0)
+        and steps >= (trainer.min_steps or 0)
+    )
 
 
 def stopped_early(checkpoint: dict[str, Any]) -> bool:
     """Whether `EarlyStopping` had ended the training; Lightning itself trains one more epoch when it resumes."""
     states = checkpoint["callbacks"].items()
-    return any(state.get("stopping_reason") for key, state in states if key.startswith("EarlyStopping"))
+    return any(
+        state.get("stopping_reason") for key, state in states if key.startswith("EarlyStopping")
+    )
 
 
 def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -76,4 +92,8 @@ def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
     best = {here(path): score for path, score in state["best_k_models"].items()}
     if "" in best:  # of another run
         return state | dict.fromkeys(names, "") | {"best_k_models": {}}
-    return state | {name: here(state[name]) for name in names} | {"best_k_models": best, "dirpath": folder}
+    return (
+        state
+        | {name: here(state[name]) for name in names}
+        | {"best_k_models": best, "dirpath": folder}
+    )

@@ -13,7 +13,9 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Literal
 
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse will drop
+os.environ.setdefault(
+    "JSONARGPARSE_DEPRECATION_WARNINGS", "off"
+)  # Lightning calls what jsonargparse will drop
 
 import lightning as L
 from jsonargparse import set_parsing_settings
@@ -30,7 +32,14 @@ import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
 from residense import slurm, trust
-from residense.arguments import UsageError, arrange, class_config, config_files, other_version, read_checkpoint
+from residense.arguments import (
+    UsageError,
+    arrange,
+    class_config,
+    config_files,
+    other_version,
+    read_checkpoint,
+)
 from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
@@ -41,14 +50,29 @@ from residense.data.vocabulary import Vocabulary
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import printable, say
 from residense.parser import Parser, locate
-from residense.run import claim, git_state, is_terminal, record_run, release, run_directory, surroundings
+from residense.run import (
+    claim,
+    git_state,
+    is_terminal,
+    record_run,
+    release,
+    run_directory,
+    surroundings,
+)
 from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
 
-set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning has configs read from any URL
+set_parsing_settings(
+    config_read_mode_fsspec_enabled=False
+)  # Lightning has configs read from any URL
 
 HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
-CLASSES = {"trainer": L.Trainer, "checkpoint": ModelCheckpoint, "early_stopping": EarlyStopping, "ema": EMA}
+CLASSES = {
+    "trainer": L.Trainer,
+    "checkpoint": ModelCheckpoint,
+    "early_stopping": EarlyStopping,
+    "ema": EMA,
+}
 PACKAGE = str(Path(__file__).parent)
 
 
@@ -56,7 +80,9 @@ class Version(argparse.Action):
     """`--version`: prints what a report of a bug should say, and ends."""
 
     def __init__(self, option_strings: list[str], dest: str, **kwargs: Any):
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=kwargs.get("help"))
+        super().__init__(
+            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=kwargs.get("help")
+        )
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
         print(surroundings())
@@ -78,7 +104,9 @@ class CLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"description": "Train, evaluate and use NLP encoders with interchangeable connections."},
+            parser_kwargs={
+                "description": "Train, evaluate and use NLP encoders with interchangeable connections."
+            },
             trainer_defaults={
                 "num_sanity_val_steps": 0,
                 "use_distributed_sampler": False,  # batches are shared out by the data module
@@ -91,17 +119,23 @@ class CLI(LightningCLI):
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
         self.parser.add_argument(
-            "--version", action=Version, help="Print versions, devices and the state of git: for reports."
+            "--version",
+            action=Version,
+            help="Print versions, devices and the state of git: for reports.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
         try:
             self.config = parser.parse_args(args)
         except UsageError as error:
-            ckpt = next((word.partition("=")[2] for word in args if word.startswith("--ckpt_path=")), None)
+            ckpt = next(
+                (word.partition("=")[2] for word in args if word.startswith("--ckpt_path=")), None
+            )
             if ckpt is None:
                 raise
-            message = str(error).replace('Parser key "config"', ckpt, 1)  # what the checkpoint was trained with
+            message = str(error).replace(
+                'Parser key "config"', ckpt, 1
+            )  # what the checkpoint was trained with
             raise UsageError(message + other_version(read_checkpoint(ckpt))) from None
         options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
         for part, base in {"model": Task, "data": L.LightningDataModule}.items():
@@ -110,17 +144,36 @@ class CLI(LightningCLI):
             trust.check_arguments(cls, options.get(part) or {}, part)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="run", help="name of the run: runs/NAME/TIME-ID")
-        parser.add_argument("--run_dir", type=str | None, default=None, help="directory of the run, new or to continue")
+        parser.add_argument(
+            "--name", type=str, default="run", help="name of the run: runs/NAME/TIME-ID"
+        )
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="directory of the run, new or to continue",
+        )
         parser.add_argument(
             "--logger",
             type=Literal["wandb", "csv", "none"],
             default="wandb",
             help="wandb: W&B (offline without a key) and CSV; csv: CSV alone; none",
         )
-        parser.add_argument("--project", type=str, default="residense", help="project of W&B that the run is logged to")
-        parser.add_argument("--output", type=str | None, default=None, help="file for predictions, JSON lines")
-        parser.add_argument("--init_from", type=str | None, default=None, help="checkpoint to start the weights from")
+        parser.add_argument(
+            "--project",
+            type=str,
+            default="residense",
+            help="project of W&B that the run is logged to",
+        )
+        parser.add_argument(
+            "--output", type=str | None, default=None, help="file for predictions, JSON lines"
+        )
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="checkpoint to start the weights from",
+        )
         parser.add_argument(
             "--trust",
             type=str | None,
@@ -128,9 +181,17 @@ class CLI(LightningCLI):
             help="your modules that a checkpoint may import, as a,b",
         )
         parser.add_argument(
-            "--save_every_n_steps", type=int | None, default=None, help="write last.ckpt within epochs as well"
+            "--save_every_n_steps",
+            type=int | None,
+            default=None,
+            help="write last.ckpt within epochs as well",
         )
-        parser.add_argument("--test_after_fit", type=bool, default=True, help="test the best checkpoint after training")
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="test the best checkpoint after training",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -169,7 +230,9 @@ class CLI(LightningCLI):
             self._refuse_what_would_be_lost(options)
             self.run_dir = run_directory(options.name, options.run_dir)
             if options.checkpoint.dirpath:
-                raise UsageError("checkpoints are kept in the run directory: use --run_dir, not --checkpoint.dirpath")
+                raise UsageError(
+                    "checkpoints are kept in the run directory: use --run_dir, not --checkpoint.dirpath"
+                )
             if options.checkpoint.save_top_k != 1 and options.checkpoint.filename == "best":
                 options.checkpoint.filename = "best-{epoch}"  # several best ones need several names
         elif options.run_dir:
@@ -179,19 +242,29 @@ class CLI(LightningCLI):
         """A resumed run keeps its model; a finished one is not overwritten."""
         ckpt = options.get("ckpt_path")
         if ckpt and options.init_from:
-            raise UsageError("--ckpt_path goes on with a run, --init_from begins a new one: give one of them")
+            raise UsageError(
+                "--ckpt_path goes on with a run, --init_from begins a new one: give one of them"
+            )
         if ckpt:
             checkpoint = read_checkpoint(ckpt)
             before = {name: class_config(checkpoint[key]) for name, key in HYPER_PARAMETERS.items()}
             now = {name: options[name].as_dict() for name in before}
-            changed = sorted({d for name in before for d in differences(before[name], now[name], name)})
+            changed = sorted(
+                {d for name in before for d in differences(before[name], now[name], name)}
+            )
             if changed:
                 raise UsageError(
                     f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
                     f"leave that out, or begin a new run with --init_from{other_version(checkpoint)}"
                 )
-        elif options.run_dir and _holds_a_run(Path(options.run_dir)) and "LOCAL_RANK" not in os.environ:
-            raise UsageError(f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another")
+        elif (
+            options.run_dir
+            and _holds_a_run(Path(options.run_dir))
+            and "LOCAL_RANK" not in os.environ
+        ):
+            raise UsageError(
+                f"{options.run_dir} holds a run: continue it with --ckpt_path last, or name another"
+            )
 
     def after_instantiate_classes(self) -> None:
         """The vocabulary of a checkpoint comes before that of any data."""
@@ -211,9 +284,13 @@ class CLI(LightningCLI):
             monitor, mode = options[name].monitor, options[name].mode
             right = self.model.scores.get(monitor)
             if right is None:
-                raise UsageError(f"{name}.monitor: {monitor} is not logged; there are: {', '.join(self.model.scores)}")
+                raise UsageError(
+                    f"{name}.monitor: {monitor} is not logged; there are: {', '.join(self.model.scores)}"
+                )
             if mode != right:
-                raise UsageError(f"{name}.mode: {monitor} is best when {right}imal: --{name}.mode {right}")
+                raise UsageError(
+                    f"{name}.mode: {monitor} is best when {right}imal: --{name}.mode {right}"
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         options = self.config_init[str(self.subcommand)]
@@ -227,13 +304,19 @@ class CLI(LightningCLI):
             callbacks += self._own_callbacks(options)
         config = {**options.trainer, **kwargs}
         config["default_root_dir"] = self.run_dir or config.get("default_root_dir")
-        config["enable_checkpointing"] = self.subcommand == "fit" and config.get("enable_checkpointing") is not False
-        config["enable_progress_bar"] = config.get("enable_progress_bar") is not False and self.subcommand != "predict"
+        config["enable_checkpointing"] = (
+            self.subcommand == "fit" and config.get("enable_checkpointing") is not False
+        )
+        config["enable_progress_bar"] = (
+            config.get("enable_progress_bar") is not False and self.subcommand != "predict"
+        )
         if config.get("logger") in (None, True):
             run_dir = self.run_dir if self.subcommand == "fit" else None
             ckpt = options.get("ckpt_path")
             rows = read_checkpoint(ckpt).get("rows", 0) if ckpt else 0
-            config["logger"] = loggers(options.logger, run_dir, options.project, rows) if run_dir else False
+            config["logger"] = (
+                loggers(options.logger, run_dir, options.project, rows) if run_dir else False
+            )
         plugins = config.get("plugins") or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicIO()]
         if SLURMEnvironment.detect():
@@ -250,14 +333,24 @@ class CLI(LightningCLI):
     def _check_sharding(self, options: Any) -> None:
         """Refuse what sharded weights cannot do, before anything is written."""
         if options.trainer.strategy._save_distributed_checkpoint:
-            raise UsageError("a checkpoint is one file: --trainer.strategy.save_distributed_checkpoint false")
+            raise UsageError(
+                "a checkpoint is one file: --trainer.strategy.save_distributed_checkpoint false"
+            )
         if self.subcommand != "fit":
             return
         if options.ema.decay:
-            raise UsageError("sharded weights have no average: leave --ema.decay out, or use --trainer.strategy ddp")
-        for state in read_checkpoint(options.ckpt_path)["optimizer_states"] if options.get("ckpt_path") else ():
+            raise UsageError(
+                "sharded weights have no average: leave --ema.decay out, or use --trainer.strategy ddp"
+            )
+        for state in (
+            read_checkpoint(options.ckpt_path)["optimizer_states"]
+            if options.get("ckpt_path")
+            else ()
+        ):
             numbers = [number for group in state["param_groups"] for number in group["params"]]
-            if numbers == sorted(numbers):  # numbered by groups; sharded runs number in the order of the model
+            if numbers == sorted(
+                numbers
+            ):  # numbered by groups; sharded runs number in the order of the model
                 raise UsageError(
                     f"{options.ckpt_path} is of a run without sharding: go on with its own --trainer.strategy, or "
                     "begin a new run with --init_from"
@@ -275,7 +368,11 @@ class CLI(LightningCLI):
     def _output(self, options: Any) -> Path | None:
         if options.output:
             return Path(options.output)
-        return self.run_dir / "predictions.jsonl" if self.run_dir and self.subcommand != "predict" else None
+        return (
+            self.run_dir / "predictions.jsonl"
+            if self.run_dir and self.subcommand != "predict"
+            else None
+        )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -298,7 +395,11 @@ class CLI(LightningCLI):
         """Whether the checkpoint is of a run that was trained and tested; then its best model is known."""
         options, saved = self.config_init["fit"], self.trainer.checkpoint_callback
         checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else {}
-        if not isinstance(saved, ModelCheckpoint) or not checkpoint or not is_trained(self.trainer, checkpoint):
+        if (
+            not isinstance(saved, ModelCheckpoint)
+            or not checkpoint
+            or not is_trained(self.trainer, checkpoint)
+        ):
             return False
         if saved.state_key not in checkpoint["callbacks"]:
             return False
@@ -331,24 +432,37 @@ class CLI(LightningCLI):
             remember_wandb(self.run_dir, self.trainer.loggers)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
-                logger.log_hyperparams({**_plain(self.config["fit"].as_dict()), "git": git_state().splitlines()[:2]})
+                logger.log_hyperparams(
+                    {**_plain(self.config["fit"].as_dict()), "git": git_state().splitlines()[:2]}
+                )
             if getattr(logger, "_offline", None) is True:
                 reason = getattr(logger, "offline_because", "")
                 offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
-                say(f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later")
+                say(
+                    f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later"
+                )
         say(f"run directory: {self.run_dir}")
-        stop_signals.deferred = any(isinstance(callback, Last) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        stop_signals.deferred = any(
+            isinstance(callback, Last) for callback in self.trainer.callbacks
+        )  # type: ignore[attr-defined]
 
     def after_fit(self) -> None:
         if stop_signals.received:
-            raise Stopped(stop_signals.received)  # the last epoch is saved, its test can follow later
+            raise Stopped(
+                stop_signals.received
+            )  # the last epoch is saved, its test can follow later
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         best = self._best()
         if best and self.config_init["fit"].test_after_fit:
             evaluate = getattr(self.trainer, self._evaluation())
             self.trainer.strategy.optimizers = []  # sharding would look for their state, which a checkpoint may lack
-            evaluate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
+            evaluate(
+                self.model,
+                datamodule=self.datamodule,
+                ckpt_path=best.best_model_path,
+                verbose=False,
+            )
         self._finish()
 
     def _best(self) -> ModelCheckpoint | None:
@@ -368,7 +482,9 @@ class CLI(LightningCLI):
         best = self._best()
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
-            print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}")
+            print(
+                f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}"
+            )
             own = trust.own_modules(self.config["fit"].as_dict())
             flag = f" --trust {','.join(sorted(own))}" if own else ""
             print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')
@@ -432,14 +548,20 @@ def quiet() -> None:
     """Keep back what the framework says and nobody can act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # where the time went, if that is asked
+    logging.getLogger("lightning.pytorch.profilers").setLevel(
+        logging.INFO
+    )  # where the time went, if that is asked
     warnings.filterwarnings("ignore", module="lightning")
     warnings.showwarning = _show_warning
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
+) -> None:
     """Print a warning; where in the code one of this project comes from says nothing to a user."""
-    place = "warning" if filename.startswith(PACKAGE) else f"{filename}:{lineno}: {category.__name__}"
+    place = (
+        "warning" if filename.startswith(PACKAGE) else f"{filename}:{lineno}: {category.__name__}"
+    )
     say(f"{place}: {message}")
 
 
@@ -457,7 +579,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MisconfigurationException) as error:
         if isinstance(error, ValueError) and not _is_ours(error):
             raise
-        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        message = (
+            f"{error.filename}: {error.strerror}"
+            if isinstance(error, OSError) and error.filename
+            else str(error)
+        )
         lines = f"error: {locate(message, config_files(words))}".split("\n")
         print("\n".join(map(printable, lines)), file=sys.stderr)
         return 2

@@ -52,7 +52,9 @@ def _parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"more than {LARGEST:,} characters")
     try:
-        if "&" in text and size(yaml.compose(text)) > LARGEST:  # without anchors nothing is larger than its text
+        if (
+            "&" in text and size(yaml.compose(text)) > LARGEST
+        ):  # without anchors nothing is larger than its text
             raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
         return load(text)
     except RecursionError:
@@ -91,7 +93,9 @@ def read(path: Path) -> dict[str, Any]:
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict | None):
-        raise UsageError(f"{path}: a config holds `option: value` lines, this holds {type(content).__name__}")
+        raise UsageError(
+            f"{path}: a config holds `option: value` lines, this holds {type(content).__name__}"
+        )
     return content or {}
 
 

@@ -39,7 +39,9 @@ class History(Logger):
     def __init__(self, run_dir: Path, resumed_at: int = 0):
         super().__init__()
         self.path, self.num_rows = run_dir / "metrics.csv", len(kept_rows(run_dir, resumed_at))
-        self._columns: list[str] | None = None  # of the file; null while it is that of the run before
+        self._columns: list[str] | None = (
+            None  # of the file; null while it is that of the run before
+        )
         self._waiting: list[dict[str, str]] = []
 
     @property
@@ -60,7 +62,9 @@ class History(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a row."""
-        self._waiting.append({name: str(value) for name, value in metrics.items()} | {"step": str(step)})
+        self._waiting.append(
+            {name: str(value) for name, value in metrics.items()} | {"step": str(step)}
+        )
         self.num_rows += 1
         if len(self._waiting) >= WAITING:
             self.save()
@@ -74,11 +78,18 @@ class History(Logger):
         """
         if not self._waiting:
             return
-        kept = kept_rows(self.path.parent, self.num_rows - len(self._waiting)) if self._columns is None else []
+        kept = (
+            kept_rows(self.path.parent, self.num_rows - len(self._waiting))
+            if self._columns is None
+            else []
+        )
         columns = sorted(set(self._columns or []).union(*kept, *self._waiting))
         if columns != self._columns:
             kept = kept_rows(self.path.parent, self.num_rows - len(self._waiting))
-            write_atomically(self.path, (",".join(columns) + "\n" + _lines(columns, kept + self._waiting)).encode())
+            write_atomically(
+                self.path,
+                (",".join(columns) + "\n" + _lines(columns, kept + self._waiting)).encode(),
+            )
         else:
             self._append(_lines(columns, self._waiting))
         self._columns, self._waiting = columns, []
@@ -89,7 +100,9 @@ class History(Logger):
             with self.path.open("a", newline="") as stream:
                 stream.write(lines)
         except OSError as error:
-            os.truncate(self.path, size)  # a part of them was written, and the next attempt would add all
+            os.truncate(
+                self.path, size
+            )  # a part of them was written, and the next attempt would add all
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def finalize(self, status: str) -> None:
@@ -126,7 +139,9 @@ class Continued(WandbLogger):
     """
 
     def __init__(self, run_dir: Path, resumed_at: int = 0, **options: Any):
-        super().__init__(save_dir=run_dir.absolute(), **options)  # W&B's own process may stand elsewhere
+        super().__init__(
+            save_dir=run_dir.absolute(), **options
+        )  # W&B's own process may stand elsewhere
         self.run_dir, self.resumed_at, self._taken_over = run_dir, resumed_at, False
         self.offline_because = ""
         self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
@@ -144,7 +159,9 @@ class Continued(WandbLogger):
             run, self._taken_over = self._online_or_offline(), True
         except Error as error:
             reason = str(error).splitlines()[0]
-            raise UsageError(f"W&B: {reason}; WANDB_MODE=offline logs to files, --logger csv leaves W&B out") from None
+            raise UsageError(
+                f"W&B: {reason}; WANDB_MODE=offline logs to files, --logger csv leaves W&B out"
+            ) from None
         for step, values in lost.items():
             self.log_metrics(values, step)
         return run
@@ -171,17 +188,25 @@ class Continued(WandbLogger):
             self._experiment.finish(exit_code=1)
 
     def _lost(self) -> dict[int, dict[str, float]]:
-        found = (row for segment in segments(self.run_dir, str(self.version)) for row in rows(segment))
+        found = (
+            row for segment in segments(self.run_dir, str(self.version)) for row in rows(segment)
+        )
         held = {(row.step, name) for row in found for name in row.values}
         lost: dict[int, dict[str, float]] = {}
         for row in kept_rows(self.run_dir, self.resumed_at):
             step = int(row.pop("step"))
-            values = {name: float(value) for name, value in row.items() if value and (step, name) not in held}
+            values = {
+                name: float(value)
+                for name, value in row.items()
+                if value and (step, name) not in held
+            }
             lost.setdefault(step, {}).update(values)
         return {step: values for step, values in sorted(lost.items()) if values}
 
 
-def loggers(kind: str, run_dir: Path, project: str, resumed_at: int) -> list[Logger] | Literal[False]:
+def loggers(
+    kind: str, run_dir: Path, project: str, resumed_at: int
+) -> list[Logger] | Literal[False]:
     """What `--logger wandb`, `csv` or `none` means for a run that goes on with so many rows of its history."""
     if kind == "none":
         return False
@@ -194,18 +219,30 @@ def _wandb(run_dir: Path, project: str, resumed_at: int) -> Logger:
     try:
         import wandb
     except ModuleNotFoundError:
-        raise UsageError("W&B is missing: pip install wandb, or leave it out with --logger csv") from None
+        raise UsageError(
+            "W&B is missing: pip install wandb, or leave it out with --logger csv"
+        ) from None
 
     offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
     folder = (run_dir / "wandb").absolute()
     os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # by default these are in the home directory, which may
-    os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))  # be read-only, and is not that of another machine
-    settings: dict[str, Any] = {"x_transaction_log_flush_interval": 1.0}  # the usual 15 s are lost when a job is killed
+    os.environ.setdefault(
+        "WANDB_DATA_DIR", str(folder)
+    )  # by default these are in the home directory, which may
+    os.environ.setdefault(
+        "WANDB_CACHE_DIR", str(folder / "cache")
+    )  # be read-only, and is not that of another machine
+    settings: dict[str, Any] = {
+        "x_transaction_log_flush_interval": 1.0
+    }  # the usual 15 s are lost when a job is killed
     if "WANDB_INIT_TIMEOUT" not in os.environ:
         settings["init_timeout"] = PATIENCE
     file = run_dir / "wandb_id.txt"
-    name = file.read_text().strip() if file.is_file() else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    name = (
+        file.read_text().strip()
+        if file.is_file()
+        else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    )
     return Continued(
         run_dir,
         resumed_at,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from residense.data.schemes import legal_transitions, split_tag
+from residense.tags import legal_transitions, split_tag
 
 Mode = Literal["conll", "strict"]
 PREFIX = {"M": "I", "L": "E", "U": "S"}  # BMES and BILOU write IOBES in other letters
@@ -49,13 +49,20 @@ class SpanF1(Metric):
         tags = [_canonical(tag) if scheme != "none" else ("S", tag) for tag in (*labels, "O")]
         tags[-1] = ("O", "")
         self.types = sorted({kind for prefix, kind in tags if prefix != "O"})
-        self.kind = torch.tensor([self.types.index(t) if p != "O" else len(self.types) for p, t in tags])
+        self.kind = torch.tensor(
+            [self.types.index(t) if p != "O" else len(self.types) for p, t in tags]
+        )
         rules = {"conll": _conll, "strict": STRICT.get(scheme, _conll)}[mode]
         table = torch.tensor([[rules(a, b) for b in tags] for a in tags])  # [K+1, K+1, 3]
         self.starts, self.inside, self.ends = table.unbind(-1)
         moves, start, end = (torch.from_numpy(a) for a in legal_transitions(list(labels), scheme))
         self.legal = torch.zeros(len(tags), len(tags), dtype=torch.bool)
-        self.legal[:-1, :-1], self.legal[-1, :-1], self.legal[:-1, -1], self.legal[-1, -1] = moves, start, end, True
+        self.legal[:-1, :-1], self.legal[-1, :-1], self.legal[:-1, -1], self.legal[-1, -1] = (
+            moves,
+            start,
+            end,
+            True,
+        )
         size = len(self.types) + 1
         self.add_state("confusion", torch.zeros(size, size, dtype=torch.long), dist_reduce_fx="sum")
         for name in ("improper", "sequences", "correct", "tokens"):
@@ -72,7 +79,11 @@ class SpanF1(Metric):
         both = found & expected & (first == gold_first)
         missed, spurious = expected & ~both, found & ~both
         none, size = len(self.types), len(self.types) + 1
-        pairs = (gold_kind[both] * size + kind[both], gold_kind[missed] * size + none, none * size + kind[spurious])
+        pairs = (
+            gold_kind[both] * size + kind[both],
+            gold_kind[missed] * size + none,
+            none * size + kind[spurious],
+        )
         self.confusion += torch.bincount(torch.cat(pairs), minlength=size * size).view(size, size)
         self.improper += (~self.legal[predicted[:, :-1], predicted[:, 1:]]).any(1).sum()
         self.sequences += mask.any(1).sum()
@@ -124,9 +135,17 @@ def counts(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def per_type(types: Sequence[str], confusion: Tensor) -> dict[str, dict[str, float]]:
     """For each type: precision, recall, F1, and `support`, the number of gold spans."""
     hits, found, expected = counts(confusion)
-    columns = (_ratio(hits, found), _ratio(hits, expected), _ratio(2 * hits, found + expected), expected)
+    columns = (
+        _ratio(hits, found),
+        _ratio(hits, expected),
+        _ratio(2 * hits, found + expected),
+        expected,
+    )
     rows = zip(types, *(column.tolist() for column in columns), strict=True)
-    return {kind: dict(zip(("precision", "recall", "f1", "support"), row, strict=True)) for kind, *row in rows}
+    return {
+        kind: dict(zip(("precision", "recall", "f1", "support"), row, strict=True))
+        for kind, *row in rows
+    }
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
@@ -201,7 +220,11 @@ class ClassScores(Metric):
     def __init__(self, num_classes: int, multi_label: bool = False):
         super().__init__()
         self.multi_label = multi_label
-        counts = {"confusion": (num_classes, num_classes), "found": (num_classes,), "gold": (num_classes,)}
+        counts = {
+            "confusion": (num_classes, num_classes),
+            "found": (num_classes,),
+            "gold": (num_classes,),
+        }
         counts |= {"hits": (num_classes,), "right": (), "texts": ()}
         for name, shape in counts.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
@@ -213,18 +236,27 @@ class ClassScores(Metric):
         gold = target > 0.5
         if self.multi_label:
             chosen = probabilities > 0.5
-            confidence, correct = torch.where(chosen, probabilities, 1 - probabilities), chosen == gold
+            confidence, correct = (
+                torch.where(chosen, probabilities, 1 - probabilities),
+                chosen == gold,
+            )
         else:
             best, answer = probabilities.argmax(-1), gold.long().argmax(-1)
             chosen = F.one_hot(best, gold.shape[1]).bool()
             confidence, correct = probabilities.amax(-1), best == answer
             pairs = answer * gold.shape[1] + best
-            self.confusion += torch.bincount(pairs, minlength=gold.shape[1] ** 2).view_as(self.confusion)
+            self.confusion += torch.bincount(pairs, minlength=gold.shape[1] ** 2).view_as(
+                self.confusion
+            )
         self.found, self.gold = self.found + chosen.sum(0), self.gold + gold.sum(0)
         self.hits, self.texts = self.hits + (chosen & gold).sum(0), self.texts + len(gold)
         self.right = self.right + (chosen == gold).all(-1).sum()
         place = (confidence.flatten() * self.BINS).long().clamp(max=self.BINS - 1)
-        values = torch.stack([torch.ones_like(confidence), correct.to(confidence), confidence]).flatten(1).double()
+        values = (
+            torch.stack([torch.ones_like(confidence), correct.to(confidence), confidence])
+            .flatten(1)
+            .double()
+        )
         self.bins = self.bins + torch.zeros_like(self.bins).index_add_(1, place, values)
 
     def compute(self) -> dict[str, Tensor]:
@@ -247,8 +279,14 @@ class ClassScores(Metric):
         values = self.compute()
         columns = [values.pop(name).tolist() for name in ("precision", "recall", "f1")]
         rows = zip(names, *columns, self.gold.tolist(), strict=True)
-        types = {name: {"precision": p, "recall": r, "f1": f, "support": n} for name, p, r, f, n in rows}
+        types = {
+            name: {"precision": p, "recall": r, "f1": f, "support": n} for name, p, r, f, n in rows
+        }
         tables: dict[str, Any] = {"types": types, "support": int(self.texts)}
         if not self.multi_label:
-            tables |= {"confusion": self.confusion.tolist(), "rows": list(names), "columns": list(names)}
+            tables |= {
+                "confusion": self.confusion.tolist(),
+                "rows": list(names),
+                "columns": list(names),
+            }
         return {name: value.item() for name, value in values.items()}, tables

@@ -34,7 +34,11 @@ class Warmup(LambdaLR):
             if step < rising:
                 return (step + 1) / rising
             done = min(1.0, (step - rising) / max(1, total_steps - rising))
-            falling = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[decay]
+            falling = {
+                "constant": 1.0,
+                "linear": 1 - done,
+                "cosine": (1 + math.cos(math.pi * done)) / 2,
+            }[decay]
             return floor + (1 - floor) * falling
 
         super().__init__(optimizer, factor)
@@ -42,5 +46,7 @@ class Warmup(LambdaLR):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on; where the run has become longer, at the rate that the longer run has at this step."""
         super().load_state_dict(state_dict)
-        for group, rate, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+        for group, rate, factor in zip(
+            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
+        ):
             group["lr"] = rate * factor(self.last_epoch)

@@ -18,7 +18,10 @@ from residense.errors import UsageError
 from residense.messages import say
 from residense.trust import origin
 
-UNKNOWN_OPTION = (r"Option '([\w.]+)' is not accepted", r"not accept (?:option|nested key|key) '([\w.]+)'")
+UNKNOWN_OPTION = (
+    r"Option '([\w.]+)' is not accepted",
+    r"not accept (?:option|nested key|key) '([\w.]+)'",
+)
 MISSING_MODULE = r"No module named '([\w.]+)'(?:.*?Got value: ([\w.]+\w))?"
 SOURCE_FILE = (r"loop detected: (\S+\.py)", r"Expected a path but (\S+\.py) ")
 UNRECOGNIZED = r"unrecognized arguments: (\S+)"
@@ -29,7 +32,10 @@ REQUIRED = r"arguments are required: ([\w, ]+)\. Got value: Namespace\(class_pat
 GROUP = (r"Unable to load config [\"'](.*?)[\"']",)
 NUMBER_OR_CLASS = r"Expected a <class '(float|int|bool)'>\s+- Expected a dot import path.*?Given value: (\S+?)\.?\s"
 MISSING_NAME = r"module '([\w.]+)' has no attribute '(\w+)'"
-UNKNOWN_CLASS = (r"Expected a dot import path string: ([\w./-]*\w)", r"Unexpected import path format: (\S+)")
+UNKNOWN_CLASS = (
+    r"Expected a dot import path string: ([\w./-]*\w)",
+    r"Unexpected import path format: (\S+)",
+)
 NOISE = r"Does not validate|Subtypes:|Errors:$|Given value|<class 'NoneType'>|Parser key|given class_path"
 
 
@@ -42,7 +48,9 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and the nearest valid name."""
-        if not self.exit_on_error:  # a part of the command line: the parser of the whole will say it
+        if (
+            not self.exit_on_error
+        ):  # a part of the command line: the parser of the whole will say it
             super().error(message, ex)
         raise UsageError(complaint(message, _option_names(self), _class_names()))
 
@@ -72,7 +80,9 @@ class _Losses(logging.Handler):
 
 def _loss(remark: str) -> str | None:
     """The remark in our words; nothing where all that is dropped are the defaults of the class before."""
-    found = re.search(r"change from '([\w.]+)' to '([\w.]+)', discarding init_args: (.*)\.$", remark, re.S)
+    found = re.search(
+        r"change from '([\w.]+)' to '([\w.]+)', discarding init_args: (.*)\.$", remark, re.S
+    )
     if not found:
         return None
     before, after, options = found.groups()
@@ -84,13 +94,24 @@ def _loss(remark: str) -> str | None:
     defaults = inspect.signature(getattr(import_module(module), name)).parameters
     lost = {k: v for k, v in dropped.items() if k not in defaults or v != defaults[k].default}
     names = ", ".join(f"{k}={v}" for k, v in lost.items())
-    return f"{before.split('.')[-1]} was replaced by {after.split('.')[-1]}; not used: {names}" if lost else None
+    return (
+        f"{before.split('.')[-1]} was replaced by {after.split('.')[-1]}; not used: {names}"
+        if lost
+        else None
+    )
 
 
 def _option_names(parser: LightningArgumentParser) -> set[str]:
-    parsers = [parser, *getattr(getattr(parser, "_subcommands_action", None), "choices", {}).values()]
-    own = {action.dest for p in parsers for action in p._actions if not action.dest.endswith(".help")}
-    return own | {name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"}
+    parsers = [
+        parser,
+        *getattr(getattr(parser, "_subcommands_action", None), "choices", {}).values(),
+    ]
+    own = {
+        action.dest for p in parsers for action in p._actions if not action.dest.endswith(".help")
+    }
+    return own | {
+        name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"
+    }
 
 
 def _class_names() -> set[str]:
@@ -98,7 +119,11 @@ def _class_names() -> set[str]:
 
 
 def _classes() -> list[type]:
-    return [item for item in (getattr(residense, name) for name in residense._HOME) if isinstance(item, type)]
+    return [
+        item
+        for item in (getattr(residense, name) for name in residense._HOME)
+        if isinstance(item, type)
+    ]
 
 
 def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> str:
@@ -129,7 +154,9 @@ def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> s
         return f"{where}a group of options, such as --{place}.NAME VALUE; got {found}"
     if found := re.search(REQUIRED, message):
         return f"{found[2]} needs a value for {found[1]}: --{place}.{found[1]}"
-    if found := re.search(r"[Ee]xpected '([\w.]+)' to be a subclass of (?:<class ')?(\w+)", message):
+    if found := re.search(
+        r"[Ee]xpected '([\w.]+)' to be a subclass of (?:<class ')?(\w+)", message
+    ):
         return f"{where}{found[1]} is no {found[2]}"
     if found := _first(SOURCE_FILE, message):
         return f"{where}a class in {found} is given as {found.removesuffix('.py')}.Class"
@@ -142,7 +169,13 @@ def complaint(message: str, options: Iterable[str], classes: Iterable[str]) -> s
         return f"{where}there is no class {found[2]} in {found[1]}{_hint(found[2], own)}"
     if found := _first(UNKNOWN_CLASS, message):
         return f"{where}{_no_class(found, set(classes))}"
-    expected = [e for e in map(_readable, re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value|$)", message, re.M)) if e]
+    expected = [
+        e
+        for e in map(
+            _readable, re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value|$)", message, re.M)
+        )
+        if e
+    ]
     got = re.search(r"(?:Given|Got) value: (.*?)(?:\. Got value|$)", message, re.M)
     if where and expected and got:
         return f"{where}expected {' or '.join(dict.fromkeys(expected))}, got {got[1]}"

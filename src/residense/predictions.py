@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from residense.data.schemes import Span, spans
 from residense.data.tokenize import tokenize
+from residense.tags import Span, spans
 
 
 class Tags(NamedTuple):
@@ -35,7 +35,10 @@ class Text(NamedTuple):
         """Tokens joined to a text, by spaces unless they are single characters."""
         joint = "" if unit == "char" else " "
         ends = np.cumsum([len(token) + len(joint) for token in tokens]) - len(joint)
-        return cls(joint.join(tokens), [(int(e) - len(t), int(e)) for t, e in zip(tokens, ends, strict=True)])
+        return cls(
+            joint.join(tokens),
+            [(int(e) - len(t), int(e)) for t, e in zip(tokens, ends, strict=True)],
+        )
 
     @property
     def tokens(self) -> list[str]:
@@ -55,7 +58,11 @@ def merge(predicted: Iterable[Tags], document: np.ndarray, num_documents: int) -
 
 
 def record(
-    text: Text, predicted: Tags, labels: Sequence[str], scheme: str, gold: Sequence[str] | None = None
+    text: Text,
+    predicted: Tags,
+    labels: Sequence[str],
+    scheme: str,
+    gold: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The text with its entities, or with a tag for each token where tags are no spans, ready for JSON."""
     tags = [labels[i] for i in predicted.tags]
@@ -63,7 +70,9 @@ def record(
         right = {} if gold is None else {"gold": list(gold)}
         return {"text": text.text, "tokens": text.tokens, "tags": tags} | right
     right = {} if gold is None else {"gold": [_place(text, span) for span in spans(gold)]}
-    entities = [_place(text, span) | {"probability": _probability(span, predicted)} for span in spans(tags)]
+    entities = [
+        _place(text, span) | {"probability": _probability(span, predicted)} for span in spans(tags)
+    ]
     return {"text": text.text, "entities": entities} | right
 
 

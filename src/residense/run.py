@@ -35,7 +35,11 @@ def run_directory(name: str, chosen: str | None) -> Path:
     """
     inherited = os.environ.get(VARIABLE) if "LOCAL_RANK" in os.environ else None
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    path = Path(chosen or inherited or Path("runs") / (re.sub(r"[^\w.-]+", "_", name).strip(".") or "run") / stamp)
+    path = Path(
+        chosen
+        or inherited
+        or Path("runs") / (re.sub(r"[^\w.-]+", "_", name).strip(".") or "run") / stamp
+    )
     _refuse_what_cannot_be_written(path)
     os.environ[VARIABLE] = str(path)
     return path
@@ -43,9 +47,17 @@ def run_directory(name: str, chosen: str | None) -> Path:
 
 def _refuse_what_cannot_be_written(path: Path) -> None:
     there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
-    wrong = "is no folder" if not there.is_dir() else "is read-only" if not os.access(there, os.W_OK | os.X_OK) else ""
+    wrong = (
+        "is no folder"
+        if not there.is_dir()
+        else "is read-only"
+        if not os.access(there, os.W_OK | os.X_OK)
+        else ""
+    )
     if wrong:
-        raise UsageError(f"{there} {wrong}: the run cannot be kept in {path}; name another folder with --run_dir")
+        raise UsageError(
+            f"{there} {wrong}: the run cannot be kept in {path}; name another folder with --run_dir"
+        )
 
 
 def claim(path: Path) -> None:
@@ -80,7 +92,15 @@ def release(path: Path) -> None:
 def _own() -> str:
     """What this process writes into the lock of a run directory."""
     pid = os.getpid()
-    return json.dumps({"job": job(), "host": socket.gethostname(), "pid": pid, "started": _started(pid), **_system()})
+    return json.dumps(
+        {
+            "job": job(),
+            "host": socket.gethostname(),
+            "pid": pid,
+            "started": _started(pid),
+            **_system(),
+        }
+    )
 
 
 def _system() -> dict[str, str | None]:
@@ -109,7 +129,9 @@ def _holder(lock: Path) -> str:
 
 def _named(holder: dict[str, Any]) -> str:
     """The holder of a lock as a user finds it."""
-    return f"process {holder['pid']} on {holder['host']}" + (f", job {holder['job']}" if holder["job"] else "")
+    return f"process {holder['pid']} on {holder['host']}" + (
+        f", job {holder['job']}" if holder["job"] else ""
+    )
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
@@ -160,14 +182,23 @@ def record_run(path: Path, config: str, arguments: list[str]) -> None:
 
 def own_modules() -> list[Path]:
     """The files of classes of one's own: modules that were imported from where one stands; git may not know them."""
-    files = {Path(getattr(module, "__file__", None) or "").resolve() for module in [*sys.modules.values()]}
-    return sorted(file for file in files if file.parent == Path.cwd() and file.is_file() and file.name != "main.py")
+    files = {
+        Path(getattr(module, "__file__", None) or "").resolve()
+        for module in [*sys.modules.values()]
+    }
+    return sorted(
+        file
+        for file in files
+        if file.parent == Path.cwd() and file.is_file() and file.name != "main.py"
+    )
 
 
 def packages() -> str:
     """Python, the platform and all installed packages, one a line."""
     installed = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}
-    return "\n".join([f"# Python {platform.python_version()}, {platform.platform()}", *sorted(installed), ""])
+    return "\n".join(
+        [f"# Python {platform.python_version()}, {platform.platform()}", *sorted(installed), ""]
+    )
 
 
 def surroundings() -> str:
@@ -198,7 +229,12 @@ def git_state() -> str:
     for command in commands:
         try:
             done = subprocess.run(
-                ["git", *command.split()], cwd=folder, capture_output=True, text=True, timeout=10, errors="replace"
+                ["git", *command.split()],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                errors="replace",
             )
         except (OSError, subprocess.TimeoutExpired):
             return "git is not available\n"
@@ -212,7 +248,9 @@ def has_wandb_login() -> bool:
     """Whether W&B can log in without asking: a key in the environment or in ~/.netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).split("/")[0]
+    host = re.sub(
+        r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    ).split("/")[0]
     names = (os.environ.get("NETRC"), "~/.netrc", "~/_netrc")
     files = [Path(name).expanduser() for name in names if name]
     return any(host in file.read_text(errors="replace") for file in files if file.is_file())

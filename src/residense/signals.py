@@ -33,7 +33,9 @@ class StopSignals:
             signal.signal(number, self._handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         if not self._installed:
-            os.register_at_fork(after_in_child=_default_handlers)  # workers of a data loader end when they are told to
+            os.register_at_fork(
+                after_in_child=_default_handlers
+            )  # workers of a data loader end when they are told to
         self._installed = True
 
     def _handle(self, number: int, _: FrameType | None) -> None:

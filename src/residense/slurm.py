@@ -14,7 +14,16 @@ import time
 from residense.arguments import UsageError
 from residense.messages import say
 
-ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+ENDED = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "TIMEOUT",
+)
 MAX_RESTARTS = 100  # a job that is requeued before its first step must not go round for ever
 
 
@@ -29,9 +38,14 @@ def layout(num_nodes: int, devices: int | str | list[int]) -> dict[str, int]:
     Raises:
         UsageError: it does not, or this is one of several tasks without srun, which would wait for the others for ever.
     """
-    nodes, tasks = int(os.environ.get("SLURM_NNODES", "1")), int(os.environ.get("SLURM_NTASKS", "1"))
+    nodes, tasks = (
+        int(os.environ.get("SLURM_NNODES", "1")),
+        int(os.environ.get("SLURM_NTASKS", "1")),
+    )
     if "SLURM_JOB_ID" in os.environ and not in_job() and tasks > 1:
-        raise UsageError(f"a SLURM job of {tasks} tasks, but started without srun: write `srun python main.py ...`")
+        raise UsageError(
+            f"a SLURM job of {tasks} tasks, but started without srun: write `srun python main.py ...`"
+        )
     if num_nodes not in (1, nodes) or devices not in ("auto", -1, tasks // nodes):
         raise UsageError(
             f"SLURM gives {nodes} nodes with {tasks // nodes} tasks each, but --trainer.num_nodes is {num_nodes} and "
@@ -57,7 +71,9 @@ def comes_back(number: int) -> bool:
         say(f"requeued {MAX_RESTARTS} times: not again")
         return False
     if shutil.which("scontrol") is None:  # as in a container
-        say(f"there is no scontrol here to requeue job {job()}: submit it again with the same --run_dir")
+        say(
+            f"there is no scontrol here to requeue job {job()}: submit it again with the same --run_dir"
+        )
         return False
     return number == signal.SIGUSR1 or _is_preempted(_show(str(job())))
 
@@ -77,7 +93,12 @@ def _show(number: str) -> str:
 
 def _is_preempted(shown: str) -> bool:
     state, preempted = (re.search(rf"\b{key}=(\S+)", shown) for key in ("JobState", "PreemptTime"))
-    return bool(state and state[1] == "RUNNING" and preempted and preempted[1] not in ("None", "N/A", "Unknown"))
+    return bool(
+        state
+        and state[1] == "RUNNING"
+        and preempted
+        and preempted[1] not in ("None", "N/A", "Unknown")
+    )
 
 
 def exceeds_grace(seconds: float) -> bool:
@@ -93,8 +114,14 @@ def exceeds_grace(seconds: float) -> bool:
 
 def requeue() -> None:
     """Put this job back into the queue."""
-    done = subprocess.run(["scontrol", "requeue", str(job())], capture_output=True, text=True, timeout=60)
-    say(f"job {job()} requeued" if done.returncode == 0 else f"requeue of job {job()}: {done.stderr.strip()}")
+    done = subprocess.run(
+        ["scontrol", "requeue", str(job())], capture_output=True, text=True, timeout=60
+    )
+    say(
+        f"job {job()} requeued"
+        if done.returncode == 0
+        else f"requeue of job {job()}: {done.stderr.strip()}"
+    )
 
 
 def await_end(number: int, seconds: float = 600.0) -> None:

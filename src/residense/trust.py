@@ -23,15 +23,31 @@ from torch.nn import functional as F
 
 from residense.errors import UsageError
 
-FUNCTIONS = (torch.relu, torch.sigmoid, torch.tanh, F.relu, F.gelu, F.silu, F.elu, F.mish, F.softplus)
-PACKAGES = (__name__.partition(".")[0], "torch", "lightning")  # imported before any settings are read
+FUNCTIONS = (
+    torch.relu,
+    torch.sigmoid,
+    torch.tanh,
+    F.relu,
+    F.gelu,
+    F.silu,
+    F.elu,
+    F.mish,
+    F.softplus,
+)
+PACKAGES = (
+    __name__.partition(".")[0],
+    "torch",
+    "lightning",
+)  # imported before any settings are read
 NEVER = sys.stdlib_module_names | {"__main__", "jsonargparse"}
 DOTTED = re.compile(r"(?<![\w./-])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 CLASS_PATHS = ("class_path", "_class_path")
 FILE = "__path__"  # where the parser keeps which file settings were read from
 
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(PACKAGES))
-set_parsing_settings(instantiate_subclass_spec_in_any=False)  # data that looks like a class stays data
+set_parsing_settings(
+    instantiate_subclass_spec_in_any=False
+)  # data that looks like a class stays data
 
 
 # -- by name ----------------------------------------------------------------------------------------------------------
@@ -55,7 +71,11 @@ def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
         return "never"
     if spec is None:
         return "missing"
-    places = [spec.origin] if spec.has_location and spec.origin else [*(spec.submodule_search_locations or ())]
+    places = (
+        [spec.origin]
+        if spec.has_location and spec.origin
+        else [*(spec.submodule_search_locations or ())]
+    )
     site = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     if places and all(_lies_in(place, site) for place in places):
         return "installed"
@@ -64,7 +84,9 @@ def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
 
 def _lies_in(place: str, folders: Iterable[str]) -> bool:
     """Whether a file or folder lies in one of the folders, where it may be a link to somewhere else."""
-    return any(Path(place).parent.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
+    return any(
+        Path(place).parent.resolve().is_relative_to(Path(folder).resolve()) for folder in folders
+    )
 
 
 def modules(settings: object) -> set[str]:
@@ -102,7 +124,9 @@ def allow(settings: object, trusted: Collection[str] | None = None) -> None:
         own = kind == "own" and (trusted is None or module in trusted)
         (allowed if own or kind in ("installed", "missing") else denied).append(module)
     scripts = (name.partition(".__main__")[0] for name in _names(settings) if ".__main__" in name)
-    denied += [f"{package}.__main__" for package in scripts]  # which runs a program when it is imported
+    denied += [
+        f"{package}.__main__" for package in scripts
+    ]  # which runs a program when it is imported
     set_parsing_settings(import_path_denylist=denied, import_path_allowlist=allowed)
 
 
@@ -116,12 +140,18 @@ def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) ->
         module = name.partition(".")[0]
         if module not in trusted and origin(module) == "own":
             place = own_file(module) or f"the folder {module}"
-            raise UsageError(f"{source} needs {name} from {place}: if you trust that file, add --trust {module}")
+            raise UsageError(
+                f"{source} needs {name} from {place}: if you trust that file, add --trust {module}"
+            )
 
 
 def own_modules(settings: object) -> set[str]:
     """The user's modules whose classes settings name."""
-    return {module for name in _class_paths(settings) if origin(module := name.partition(".")[0]) == "own"}
+    return {
+        module
+        for name in _class_paths(settings)
+        if origin(module := name.partition(".")[0]) == "own"
+    }
 
 
 def _class_paths(settings: object) -> Iterator[str]:
@@ -173,8 +203,13 @@ def check(settings: object, hint: object, option: str, default: object = None) -
         for value in settings:
             check(value, hint, option, default)
     elif callable(settings) and not any(settings is known for known in (default, *FUNCTIONS)):
-        given, known = getattr(settings, "__name__", settings), {function.__name__ for function in FUNCTIONS}
-        raise UsageError(f"{option}: {given} is not accepted, only classes and {', '.join(sorted(known))}")
+        given, known = (
+            getattr(settings, "__name__", settings),
+            {function.__name__ for function in FUNCTIONS},
+        )
+        raise UsageError(
+            f"{option}: {given} is not accepted, only classes and {', '.join(sorted(known))}"
+        )
 
 
 def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
@@ -183,9 +218,19 @@ def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
     for name, value in arguments.items():
         if name == FILE:
             continue
-        hint, default = hints.get(name, nn.Module | None), getattr(parameters.get(name), "default", None)
-        if value is None and default is not None and hint is not Any and type(None) not in get_args(hint):
-            raise UsageError(f"{option}.{name}: null is not a value for it; leave it out for the default")
+        hint, default = (
+            hints.get(name, nn.Module | None),
+            getattr(parameters.get(name), "default", None),
+        )
+        if (
+            value is None
+            and default is not None
+            and hint is not Any
+            and type(None) not in get_args(hint)
+        ):
+            raise UsageError(
+                f"{option}.{name}: null is not a value for it; leave it out for the default"
+            )
         check(value, hint, f"{option}.{name}", default)
 
 
@@ -196,7 +241,11 @@ def _class(name: str, hint: object, option: str) -> type:
     if inspect.isclass(found) and issubclass(found, bases):
         return found
     wanted = " or ".join(dict.fromkeys(base.__name__ for base in bases))
-    raise UsageError(f"{option}: {name} is not a {wanted}" if bases else f"{option}: no class is accepted, got {name}")
+    raise UsageError(
+        f"{option}: {name} is not a {wanted}"
+        if bases
+        else f"{option}: no class is accepted, got {name}"
+    )
 
 
 def _bases(hint: object) -> tuple[type, ...]:

@@ -42,7 +42,9 @@ def records(data: bytes) -> Iterator[bytes]:
     """The records of a segment, up to where it is damaged or ends."""
     place, record = START, b""
     while place + HEADER.size <= len(data):
-        if BLOCK - place % BLOCK < HEADER.size:  # no header fits: the rest of the block is filled up
+        if (
+            BLOCK - place % BLOCK < HEADER.size
+        ):  # no header fits: the rest of the block is filled up
             place += BLOCK - place % BLOCK
             continue
         checksum, length, kind = HEADER.unpack_from(data, place)

@@ -44,7 +44,9 @@ class Small(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(torch.randn(5 * STEPS, 3, generator=torch.Generator().manual_seed(1)), batch_size=5)  # type: ignore
+        return DataLoader(
+            torch.randn(5 * STEPS, 3, generator=torch.Generator().manual_seed(1)), batch_size=5
+        )  # type: ignore
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(torch.ones(2, 3), batch_size=2)  # type: ignore[arg-type]
@@ -75,7 +77,9 @@ def averages(trained: list[Weights], decay: float) -> Iterator[Weights]:
     average = trained[0]
     yield average
     for weights in trained[1:]:
-        average = {name: decay * average[name] + (1 - decay) * value for name, value in weights.items()}
+        average = {
+            name: decay * average[name] + (1 - decay) * value for name, value in weights.items()
+        }
         yield average
 
 
@@ -89,7 +93,9 @@ def assert_equal(found: Weights, expected: Weights) -> None:
 
 
 @pytest.mark.parametrize("decay", [DECAY, 0.999])
-def test_validation_checkpoints_and_the_result_hold_the_average(tmp_path: Path, decay: float) -> None:
+def test_validation_checkpoints_and_the_result_hold_the_average(
+    tmp_path: Path, decay: float
+) -> None:
     model, checkpoint = run(tmp_path, EMA(decay), epochs=2)
     assert len(model.trained) == 2 * STEPS
     *_, expected = averages(model.trained, decay)
@@ -99,7 +105,11 @@ def test_validation_checkpoints_and_the_result_hold_the_average(tmp_path: Path, 
         *_, expected = averages(model.trained[: epoch * STEPS], decay)
         assert_close(seen, expected)
     assert_equal(checkpoint["current_model_state"], model.trained[-1])
-    difference = (checkpoint["state_dict"]["layers.0.weight"] - model.trained[-1]["layers.0.weight"]).abs().max()
+    difference = (
+        (checkpoint["state_dict"]["layers.0.weight"] - model.trained[-1]["layers.0.weight"])
+        .abs()
+        .max()
+    )
     assert difference > 1e-3
 
 
@@ -116,7 +126,11 @@ def test_buffers_are_those_of_the_last_step(tmp_path: Path) -> None:
     for name, value in other.named_buffers():
         assert torch.equal(checkpoint["state_dict"][name], value)
         assert torch.equal(dict(model.named_buffers())[name], value)
-        assert value.dtype == expected["state_dict"][name].dtype == checkpoint["state_dict"][name].dtype
+        assert (
+            value.dtype
+            == expected["state_dict"][name].dtype
+            == checkpoint["state_dict"][name].dtype
+        )
     assert checkpoint["state_dict"]["layers.1.num_batches_tracked"] == STEPS
 
 
@@ -137,7 +151,9 @@ def test_without_a_decay_the_weights_are_left_alone(tmp_path: Path) -> None:
         assert_equal(seen, right)
 
 
-def test_the_sanity_check_sees_the_weights_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sanity_check_sees_the_weights_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def warm_start(model: Small) -> None:
         nn.init.constant_(model.layers[0].get_parameter("weight"), 0.25)
 
@@ -163,7 +179,9 @@ def test_a_checkpoint_without_an_average_can_be_resumed_with_one(tmp_path: Path)
     (half,) = (tmp_path / "half").iterdir()
     model, checkpoint = run(tmp_path / "rest", EMA(DECAY), epochs=2, resume=half)
     assert len(model.trained) == STEPS
-    assert not torch.equal(model.trained[0]["layers.0.weight"], before.trained[-1]["layers.0.weight"])
+    assert not torch.equal(
+        model.trained[0]["layers.0.weight"], before.trained[-1]["layers.0.weight"]
+    )
     *_, expected = averages(model.trained, DECAY)
     assert_close(checkpoint["state_dict"], expected)
 

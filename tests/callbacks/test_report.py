@@ -53,7 +53,9 @@ def test_a_table_shows_labels_as_they_are_written(capsys: pytest.CaptureFixture[
 def test_a_confusion_matrix_has_labels_and_no_formulas() -> None:
     size = len(HOSTILE)
     confusion = [[1] * size] * size
-    assert draw_confusion({"confusion": confusion, "rows": HOSTILE, "columns": HOSTILE}).startswith(b"\x89PNG")
+    assert draw_confusion({"confusion": confusion, "rows": HOSTILE, "columns": HOSTILE}).startswith(
+        b"\x89PNG"
+    )
 
 
 def test_scores_are_kept_before_they_are_printed(
@@ -75,4 +77,7 @@ def test_json_reads_back_as_what_it_was() -> None:
 
 
 def test_names_are_listed_up_to_a_few() -> None:
-    assert listed(["a\nb", "x" * 50, *"cdefghijkl"]) == f"a\\nb, {'x' * 37}..., c, d, e, f, g, h, i, j, ..."
+    assert (
+        listed(["a\nb", "x" * 50, *"cdefghijkl"])
+        == f"a\\nb, {'x' * 37}..., c, d, e, f, g, h, i, j, ..."
+    )

@@ -20,7 +20,9 @@ WORDS = ["a", "Bee", "sea", "dog", "Zürich", "纽约", "x" * 40, "New", "York"]
 TAGS = ["O", "S-LOC"]
 
 
-def sentences(count: int = 60, longest: int = 12, seed: int = 0) -> list[tuple[list[str], list[str]]]:
+def sentences(
+    count: int = 60, longest: int = 12, seed: int = 0
+) -> list[tuple[list[str], list[str]]]:
     source = random.Random(seed)
     sizes = [source.randint(1, longest) for _ in range(count)]
     return [(source.choices(WORDS, k=size), source.choices(TAGS, k=size)) for size in sizes]
@@ -53,8 +55,14 @@ def test_an_epoch_has_each_sentence_once(shuffle: bool) -> None:
         assert len(seen) == len(batches)
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=80), st.integers(1, 100), st.integers(0, 3) | st.none())
-def test_batches_keep_to_their_budget_but_for_single_sentences(sizes: list[int], budget: int, seed: int | None) -> None:
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=80),
+    st.integers(1, 100),
+    st.integers(0, 3) | st.none(),
+)
+def test_batches_keep_to_their_budget_but_for_single_sentences(
+    sizes: list[int], budget: int, seed: int | None
+) -> None:
     lengths = np.array(sizes)
     batches = plan(lengths, budget, None if seed is None else np.random.default_rng(seed))
     assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(sizes)))
@@ -143,13 +151,17 @@ def test_a_corpus_without_tags_has_batches() -> None:
 @pytest.mark.parametrize("others", [0, 2])
 def test_blank_texts_do_no_harm(blank: int, others: int) -> None:
     corpus = Corpus.build([([], [])] * blank + [(["a", "dog"], [])] * others, "none", 10)
-    batches = list(BatchLoader(Encoded(corpus, Vocabulary.build(DATA.corpus, TAGS, "IOBES", 1)), BUDGET))
+    batches = list(
+        BatchLoader(Encoded(corpus, Vocabulary.build(DATA.corpus, TAGS, "IOBES", 1)), BUDGET)
+    )
     assert sum(int(batch["mask"].sum()) for batch in batches) == 2 * others
 
 
 def test_tags_that_the_model_does_not_know_are_refused() -> None:
     corpus = Corpus.build([(["a"], ["S-PER"])], "IOBES", 10)
-    with pytest.raises(ValueError, match=r"labels that this model does not know: PER; it knows LOC, O"):
+    with pytest.raises(
+        ValueError, match=r"labels that this model does not know: PER; it knows LOC, O"
+    ):
         Encoded(corpus, Vocabulary.build(DATA.corpus, TAGS, "IOBES", 1))
 
 
@@ -199,16 +211,23 @@ def test_states_of_all_processes_agree() -> None:
         running = iter(share)
         for _ in range(4):
             next(running)
-    assert shares[0].state() == shares[1].state() == shares[2].state() == {"epoch": 0, "position": 4}
+    assert (
+        shares[0].state() == shares[1].state() == shares[2].state() == {"epoch": 0, "position": 4}
+    )
 
 
 @pytest.mark.parametrize("window", [1, 5])
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_each_token_of_an_optimiser_step_weighs_the_same(window: int, world_size: int) -> None:
-    shares = [list(BatchLoader(DATA, BUDGET, True, 0, rank, world_size, window)) for rank in range(world_size)]
+    shares = [
+        list(BatchLoader(DATA, BUDGET, True, 0, rank, world_size, window))
+        for rank in range(world_size)
+    ]
     assert len(shares[0]) % 5  # the last step has fewer batches
     for first in range(0, len(shares[0]), window):
         step = [share[first : first + window] for share in shares]
         found = [batch for batches in step for batch in batches]
         tokens = sum(int(batch["mask"].sum()) * int(batch["weight"].min()) for batch in found)
-        assert [batch["divisor"] * window for batch in found] == pytest.approx([tokens] * len(found))
+        assert [batch["divisor"] * window for batch in found] == pytest.approx(
+            [tokens] * len(found)
+        )

@@ -105,9 +105,15 @@ def test_a_flipped_bit_is_an_error_for_nobody(store: Path, bit: int) -> None:
     cached("key", build)
     path = store / "key.npz"
     good = path.read_bytes()
-    end = good.rindex(b"PK\x05\x06")  # the lengths behind it can hide an array, which nothing can notice
+    end = good.rindex(
+        b"PK\x05\x06"
+    )  # the lengths behind it can hide an array, which nothing can notice
     directory = good.index(b"PK\x01\x02")
-    for place in [*range(bit, directory, 9), *range(directory, directory + 24), *range(end, end + 4)]:
+    for place in [
+        *range(bit, directory, 9),
+        *range(directory, directory + 24),
+        *range(end, end + 4),
+    ]:
         damaged = bytearray(good)
         damaged[place] ^= 1 << bit
         path.write_bytes(damaged)
@@ -121,7 +127,9 @@ def test_a_folder_that_cannot_be_made_does_no_harm(store: Path) -> None:
     assert store.parent.read_text() == "a file where the folder should be"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root"
+)
 def test_a_folder_that_cannot_be_written_does_no_harm(store: Path) -> None:
     store.mkdir(parents=True)
     store.chmod(0o500)
@@ -202,7 +210,10 @@ def test_fingerprints_follow_content_and_options_and_not_names(tmp_path: Path) -
     [
         ({"RESIDENSE_CACHE": "/x/y"}, Path("/x/y")),
         ({"RESIDENSE_CACHE": "", "XDG_CACHE_HOME": "/x"}, Path("/x/residense")),
-        ({"RESIDENSE_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/ada"}, Path("/home/ada/.cache/residense")),
+        (
+            {"RESIDENSE_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/ada"},
+            Path("/home/ada/.cache/residense"),
+        ),
     ],
 )
 def test_the_folder_follows_the_environment(
@@ -239,13 +250,17 @@ print(int((meeting / other).exists()))
 def test_two_processes_may_build_the_same_arrays_at_once(tmp_path: Path, store: Path) -> None:
     pairs = [("1", "2"), ("2", "1")]
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), *pair], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path), *pair], stdout=subprocess.PIPE, text=True
+        )
         for pair in pairs
     ]
     outputs = [racer.communicate(timeout=120)[0].strip() for racer in racers]
     assert outputs == ["1", "1"]  # both were building when the first file was written
     assert [racer.returncode for racer in racers] == [0, 0]
-    assert sorted(path.name for path in store.iterdir()) == [f"key{number}.npz" for number in range(5)]
+    assert sorted(path.name for path in store.iterdir()) == [
+        f"key{number}.npz" for number in range(5)
+    ]
     for number in range(5):
         found = cached(f"key{number}", never)
         np.testing.assert_array_equal(found["a"], np.arange(200_000))

@@ -58,7 +58,9 @@ def test_subwords_are_trained_and_kept(tmp_path: Path) -> None:
         ("bad.json", "is no tokenizer.json"),
     ],
 )
-def test_wrong_subwords(source: int | str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_subwords(
+    source: int | str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.json").write_text("{}")
     with pytest.raises(ValueError, match=message):
@@ -79,7 +81,9 @@ def test_what_is_kept_of_a_long_text() -> None:
 def corpus(tmp_path: Path) -> Path:
     """One file of 200 texts in three classes of 150, 40 and 10."""
     labels = ["a"] * 150 + ["b"] * 40 + ["c"] * 10
-    rows = "".join(f"{label},text {i} of {'many ' * (i % 7)}words\n" for i, label in enumerate(labels))
+    rows = "".join(
+        f"{label},text {i} of {'many ' * (i % 7)}words\n" for i, label in enumerate(labels)
+    )
     (tmp_path / "all.csv").write_text("label,text\n" + rows)
     return tmp_path / "all.csv"
 
@@ -99,7 +103,9 @@ def test_each_class_is_split_alike(corpus: Path) -> None:
 
 
 def rows(labels: list[str], path: Path) -> Path:
-    path.write_text("label,text\n" + "".join(f"{label},this is text {i}\n" for i, label in enumerate(labels)))
+    path.write_text(
+        "label,text\n" + "".join(f"{label},this is text {i}\n" for i, label in enumerate(labels))
+    )
     return path
 
 
@@ -107,13 +113,20 @@ def rows(labels: list[str], path: Path) -> Path:
 def test_rare_classes_are_shared_out(kind: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [f"c{i}" for i in range(20)]
-    several = ["|".join(sorted(rng.choice(names, rng.integers(2, 6), replace=False))) for _ in range(1000)]
+    several = [
+        "|".join(sorted(rng.choice(names, rng.integers(2, 6), replace=False))) for _ in range(1000)
+    ]
     labels = several if kind == "many labels" else [f"c{i % 30}" for i in range(90)]
-    path, options = rows(labels, tmp_path / "all.csv"), {"label_separator": "|"} if kind == "many labels" else {}
+    path, options = (
+        rows(labels, tmp_path / "all.csv"),
+        {"label_separator": "|"} if kind == "many labels" else {},
+    )
     sizes = {name: split.num_documents for name, split in module(path, **options).splits.items()}
     assert sum(sizes.values()) == len(labels)
     assert all(0.08 < sizes[name] / len(labels) < 0.12 for name in ("validation", "test"))
-    sizes = [module(path, folds=10, fold=i, **options).splits["test"].num_documents for i in range(10)]
+    sizes = [
+        module(path, folds=10, fold=i, **options).splits["test"].num_documents for i in range(10)
+    ]
     assert sum(sizes) == len(labels) and max(sizes) <= 1.3 * min(sizes)
 
 
@@ -134,18 +147,25 @@ def test_another_name_is_another_corpus(tmp_path: Path) -> None:
     assert set(classes(module(tmp_path), "train")) == {"positive", "neg"}
 
 
-def test_a_class_without_training_texts_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_without_training_texts_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows(["a", "b"] * 20, tmp_path / "train.csv")
     rows(["a", "b", "A"] * 5, tmp_path / "test.csv")
     module(tmp_path)
-    assert "warning: test has labels that train lacks, which cannot be learned: A (5)" in capsys.readouterr().err
+    assert (
+        "warning: test has labels that train lacks, which cannot be learned: A (5)"
+        in capsys.readouterr().err
+    )
 
 
 def test_folds_of_a_corpus_with_splits_are_refused(tmp_path: Path) -> None:
     rows(["a", "b"] * 20, tmp_path / "test.csv")
     (tmp_path / "notes.md").write_text("alone a file would be the whole corpus")
     rows(["a", "b"] * 20, tmp_path / "dev.csv")
-    with pytest.raises(ValueError, match=r"splits of its own \(validation, test\): use --data.folds 0"):
+    with pytest.raises(
+        ValueError, match=r"splits of its own \(validation, test\): use --data.folds 0"
+    ):
         module(tmp_path, folds=3)
 
 
@@ -181,26 +201,45 @@ def test_one_class_is_none(tmp_path: Path) -> None:
 
 
 def test_any_number_of_labels(tmp_path: Path) -> None:
-    rows = [("one text of words", "a#b"), ("another text", "b"), ("a third one", "a"), ("and a fourth", "")] * 10
-    (tmp_path / "all.tsv").write_text("".join(f"{text} {i}\t{label}\n" for i, (text, label) in enumerate(rows)))
+    rows = [
+        ("one text of words", "a#b"),
+        ("another text", "b"),
+        ("a third one", "a"),
+        ("and a fourth", ""),
+    ] * 10
+    (tmp_path / "all.tsv").write_text(
+        "".join(f"{text} {i}\t{label}\n" for i, (text, label) in enumerate(rows))
+    )
     made = module(tmp_path / "all.tsv", text_column=0, label_column=1, label_separator="#")
     assert made.vocabulary is not None
     assert made.vocabulary.classes == ["a", "b"] and made.vocabulary.multi_label
-    assert {tuple(row) for row in made.splits["train"].document_classes()} == {("a", "b"), ("b",), ("a",), ()}
+    assert {tuple(row) for row in made.splits["train"].document_classes()} == {
+        ("a", "b"),
+        ("b",),
+        ("a",),
+        (),
+    }
 
 
 def test_long_texts_are_cut_and_counted(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = module(corpus, max_length=6)
     assert max(split.lengths.max() for split in made.splits.values()) == 6
     long = np.mean([i % 7 > 2 for i in range(200)])
-    assert f"texts over 6 tokens are cut (head is kept): {100 * long:.1f} % of train" in capsys.readouterr().err
+    assert (
+        f"texts over 6 tokens are cut (head is kept): {100 * long:.1f} % of train"
+        in capsys.readouterr().err
+    )
     assert made.splits["train"].raw[-1].endswith("words")  # the text itself is whole
 
 
 # -- corpora -----------------------------------------------------------------------------------------------------------
 
 CORPORA: dict[str, tuple[dict[str, Any], dict[str, int], int]] = {
-    "trec": ({"files": "*.tsv", "label_column": 0, "text_column": 2}, {"train": 5452, "test": 500}, 6),
+    "trec": (
+        {"files": "*.tsv", "label_column": 0, "text_column": 2},
+        {"train": 5452, "test": 500},
+        6,
+    ),
     "sst2": ({}, {"train": 6920, "validation": 872, "test": 1821}, 2),
     "sst5": ({}, {"train": 8544, "validation": 1101, "test": 2210}, 5),
     "banking77": ({}, {"train": 10003, "test": 3080}, 77),
@@ -213,17 +252,23 @@ LARGE = ("ag-news", "banking77", "chnsenticorp-htl", "sst2", "sst5")
 
 
 @needs_corpora
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in CORPORA])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in CORPORA]
+)
 def test_counts_are_those_of_the_corpus(name: str) -> None:
     options, expected, num_classes = CORPORA[name]
     made = ClassificationDataModule(path=str(SHARED / name), **options)
     loaded = made.load()
     assert {split: corpus.num_documents for split, corpus in loaded.splits.items()} == expected
-    assert len({label for corpus in loaded.splits.values() for label in corpus.classes}) == num_classes
+    assert (
+        len({label for corpus in loaded.splits.values() for label in corpus.classes}) == num_classes
+    )
 
 
 @needs_corpora
-@pytest.mark.parametrize(("name", "train", "num_classes"), [("atis", 4478, 21), ("snips", 13084, 7)])
+@pytest.mark.parametrize(
+    ("name", "train", "num_classes"), [("atis", 4478, 21), ("snips", 13084, 7)]
+)
 def test_slots_and_intents(name: str, train: int, num_classes: int) -> None:
     loaded = SlotsDataModule(path=str(SHARED / name)).load()
     corpus = loaded.splits["train"]
@@ -233,11 +278,14 @@ def test_slots_and_intents(name: str, train: int, num_classes: int) -> None:
 
 
 def test_files_with_other_sentences_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "train.slots.conll").write_text("fly\tO\nto\tO\nRome\tB-city\n\nthanks\tO\na\tO\nlot\tO\n")
+    (tmp_path / "train.slots.conll").write_text(
+        "fly\tO\nto\tO\nRome\tB-city\n\nthanks\tO\na\tO\nlot\tO\n"
+    )
     intents = tmp_path / "train.intent.tsv"
     intents.write_text("flight\tfly to Rome\nthanks\tthanks a million\n")
     with pytest.raises(
-        ValueError, match=r"train.intent.tsv:2: not the sentence of the file with slots, 'thanks a lot'"
+        ValueError,
+        match=r"train.intent.tsv:2: not the sentence of the file with slots, 'thanks a lot'",
     ):
         SlotsDataModule(path=str(tmp_path)).load()
     intents.write_text("flight\tfly to Rome\nthanks\tthanks a lot\nflight\tfly to Rome\n")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from residense.data.cache import pack_strings, unpack_strings
 from residense.data.corpus import SENTENCE_ENDS, Corpus
-from residense.data.schemes import SCHEMES, Span, encode, improper, spans
+from residense.tags import SCHEMES, Span, encode, improper, spans
 
 Pair = tuple[list[str], list[str]]
 WORDS = ["a", "b", "Ada", "纽约", ".", "?", "。", "\ud800", ""]
@@ -34,13 +34,20 @@ def some(count: int = 20, longest: int = 30, seed: int = 0) -> list[Pair]:
 
 def same(one: Corpus, other: Corpus) -> bool:
     arrays = one.arrays(), other.arrays()
-    return arrays[0].keys() == arrays[1].keys() and all(np.array_equal(arrays[0][k], arrays[1][k]) for k in arrays[0])
+    return arrays[0].keys() == arrays[1].keys() and all(
+        np.array_equal(arrays[0][k], arrays[1][k]) for k in arrays[0]
+    )
 
 
 @pytest.mark.parametrize(
     ("scheme", "limit"),
     # in IOB1 two spans of a type that touch cannot be told apart once they are in two parts
-    [(scheme, limit) for scheme in SCHEMES for limit in (1000, 10, 5) if scheme != "IOB1" or limit == 1000],
+    [
+        (scheme, limit)
+        for scheme in SCHEMES
+        for limit in (1000, 10, 5)
+        if scheme != "IOB1" or limit == 1000
+    ],
 )
 def test_documents_come_back_with_all_tokens_and_spans(scheme: str, limit: int) -> None:
     pairs = some()
@@ -70,18 +77,28 @@ def test_a_corpus_without_tags_has_none() -> None:
 def parts_of(corpus: Corpus) -> list[tuple[int, list[str], list[str]]]:
     rows = zip(corpus.document.tolist(), pairwise(corpus.offsets.tolist()), strict=True)
     return [
-        (number, [corpus.forms[i] for i in corpus.tokens[a:b]], [corpus.labels[i] for i in corpus.tags[a:b]])
+        (
+            number,
+            [corpus.forms[i] for i in corpus.tokens[a:b]],
+            [corpus.labels[i] for i in corpus.tags[a:b]],
+        )
         for number, (a, b) in rows
     ]
 
 
 @pytest.mark.parametrize("limit", [4, 7, 20])
 @pytest.mark.parametrize("seed", range(5))
-def test_long_sentences_are_split_near_the_limit_and_never_inside_a_span(limit: int, seed: int) -> None:
+def test_long_sentences_are_split_near_the_limit_and_never_inside_a_span(
+    limit: int, seed: int
+) -> None:
     pairs = some(30, 60, seed)
     parts = parts_of(Corpus.build(pairs, "IOB2", limit))
     assert len(parts) > len(pairs)
-    for _, tokens, tags in parts:  # a longer part ends with its first chance: nothing but spans from the limit on
+    for (
+        _,
+        tokens,
+        tags,
+    ) in parts:  # a longer part ends with its first chance: nothing but spans from the limit on
         assert 0 < len(tokens) <= limit or not {"O"} & set(tags[limit - 1 :])
     for number, (tokens, tags) in enumerate(pairs):
         mine = [part for part in parts if part[0] == number]
@@ -125,7 +142,9 @@ def test_a_blank_text_is_a_document_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("spanned", [[Span(0, 11, "A")], [Span(i, i + 1, "A") for i in range(11)], [Span(2, 9, "A")]])
+@pytest.mark.parametrize(
+    "spanned", [[Span(0, 11, "A")], [Span(i, i + 1, "A") for i in range(11)], [Span(2, 9, "A")]]
+)
 def test_each_part_of_a_split_sentence_is_proper(scheme: str, spanned: Sequence[Span]) -> None:
     corpus = Corpus.build([([*"abcdefghijk"], encode(spanned, 11, "IOB2"))], scheme, 4)
     parts = parts_of(corpus)

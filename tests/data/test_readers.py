@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from residense.data.jsonl import read_jsonl
 from residense.data.readers import CorpusError, Reading, find_splits, read, read_dataset
-from residense.data.schemes import Span, detect, improper, spans
 from residense.data.sentences import Faults
 from residense.data.tokenize import tokenize
+from residense.tags import Span, detect, improper, spans
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ODDITIES = SHARED / "format-oddities"
-needs_corpora = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the corpora in ../shared/data")
+needs_corpora = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the corpora in ../shared/data"
+)
 
 # Sentences, tokens and entities of train, validation and test, from the README of the corpora.
 COUNTS: dict[str, tuple[str, list[tuple[int, int, int]]]] = {
@@ -70,11 +72,17 @@ def tags_of(reading: Reading) -> list[str]:
 def test_a_corpus_has_the_counts_of_its_readme(corpus: str) -> None:
     scheme, expected = COUNTS[corpus]
     readings = [read(path) for path in find_splits(SHARED / corpus, SLOTS.get(corpus)).values()]
-    entities = [sum(len(spans(sentence.tags)) for sentence in reading.sentences) for reading in readings]
+    entities = [
+        sum(len(spans(sentence.tags)) for sentence in reading.sentences) for reading in readings
+    ]
     found = [(*counts(reading), number) for reading, number in zip(readings, entities, strict=True)]
     assert found == expected
-    assert {detect(sentence.tags for sentence in reading.sentences) for reading in readings} == {scheme}
-    places = [note for reading in readings for note in reading.notes if "its place in a word" in note]
+    assert {detect(sentence.tags for sentence in reading.sentences) for reading in readings} == {
+        scheme
+    }
+    places = [
+        note for reading in readings for note in reading.notes if "its place in a word" in note
+    ]
     assert len(places) == (3 if corpus == "weibo-ner" else 0)
 
 
@@ -86,7 +94,13 @@ def test_conllu_gives_words_and_their_upos() -> None:
     assert len(set(tags_of(reading))) == 17
 
 
-ROWS = ["1-2\tdon't", "1\tdo\tdo\tAUX", "2\tn't\tnot\tPART", "2.1\tnever\tnever\tADV", "3\t#1\t#1\tNUM"]
+ROWS = [
+    "1-2\tdon't",
+    "1\tdo\tdo\tAUX",
+    "2\tn't\tnot\tPART",
+    "2.1\tnever\tnever\tADV",
+    "3\t#1\t#1\tNUM",
+]
 
 
 def conllu(rows: list[str]) -> str:
@@ -107,17 +121,29 @@ def test_rows_of_conllu_that_are_no_words_are_left_out(name: str, tmp_path: Path
     assert reading.notes == [
         f"{name}: CoNLL-U, tokens are form, tags are upos, 2 rows of multiword tokens and empty nodes skipped"
     ]
-    assert tags_of(read(path, tag_column="lemma")) == tags_of(read(path, tag_column=2)) == ["do", "not", "#1", "do"]
+    assert (
+        tags_of(read(path, tag_column="lemma"))
+        == tags_of(read(path, tag_column=2))
+        == ["do", "not", "#1", "do"]
+    )
     assert tags_of(read(path, labelled=False)) == []
 
 
 @pytest.mark.parametrize(
     ("row", "column", "message"),
     [
-        ("1\tdo\tdo", None, r"a.conllu:2: no upos in this row, read .*; write it, or choose one of form, lemma, upos"),
+        (
+            "1\tdo\tdo",
+            None,
+            r"a.conllu:2: no upos in this row, read .*; write it, or choose one of form, lemma, upos",
+        ),
         ("1\tdo", "deprel", "a.conllu:2: no deprel in this row"),
         ("1\t\tdo\tAUX", None, "a.conllu:2: no form in this row"),
-        ("x\tdo\tdo\tAUX", None, "a.conllu:2: Failed parsing field 'id': 'x' is not a valid ID.*; correct the row"),
+        (
+            "x\tdo\tdo\tAUX",
+            None,
+            "a.conllu:2: Failed parsing field 'id': 'x' is not a valid ID.*; correct the row",
+        ),
         ("2-1\tdo\tdo\tAUX", None, "a.conllu:2: Failed parsing field 'id'"),
         ("1\tdo" + "\tx" * 10, None, "a.conllu:2: expected 10 columns between TABs, found 12"),
         ("1\tdo\tdo  do\tAUX", None, "a.conllu:2: two spaces in a row"),
@@ -143,7 +169,9 @@ def test_weibo_characters_lose_their_places_but_not_their_number_sign() -> None:
 @needs_corpora
 def test_an_ideographic_space_is_a_token() -> None:
     path = ODDITIES / "hironsan.ideographic-space-token.12col.conll"
-    with pytest.raises(CorpusError, match=r"12col\.conll:20: expected 12 columns .TAB-separated., found 10"):
+    with pytest.raises(
+        CorpusError, match=r"12col\.conll:20: expected 12 columns .TAB-separated., found 10"
+    ):
         read(path)
     reading = read(path, repair=True)
     assert counts(reading) == (2, 106)
@@ -155,7 +183,9 @@ def test_an_ideographic_space_is_a_token() -> None:
 @needs_corpora
 def test_bytes_that_are_not_utf8_are_reported_or_replaced() -> None:
     path = ODDITIES / "weibo_1st.dev.not-utf8.conll"
-    with pytest.raises(CorpusError, match=r"utf8\.conll:996: byte 0xed .*`--data\.encoding`.*--data\.repair true"):
+    with pytest.raises(
+        CorpusError, match=r"utf8\.conll:996: byte 0xed .*`--data\.encoding`.*--data\.repair true"
+    ):
         read(path)
     reading = read(path, repair=True)
     assert counts(reading) == (270, 14509)
@@ -203,7 +233,9 @@ def test_a_corpus_for_something_else_is_refused(name: str, repair: bool) -> None
 
 
 @needs_corpora
-@pytest.mark.parametrize("name", ["trec/test.tsv", "sst2/dev.tsv", "atis/dev.intent.tsv", "sst5/dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["trec/test.tsv", "sst2/dev.tsv", "atis/dev.intent.tsv", "sst5/dev.txt"]
+)
 def test_a_classification_corpus_is_refused(name: str) -> None:
     with pytest.raises(CorpusError, match=rf"{name}:\d+: "):
         read(SHARED / name)
@@ -225,16 +257,23 @@ def test_slots_beside_intents_are_ambiguous_without_a_pattern() -> None:
             ["eng.train.bio", "eng-val.bio", "x_test.bio.gz"],
             ["eng.train.bio", "eng-val.bio", "x_test.bio.gz"],
         ),
-        (["train-00000-of-00001.parquet", "README.md"], ["train-00000-of-00001.parquet", None, None]),
+        (
+            ["train-00000-of-00001.parquet", "README.md"],
+            ["train-00000-of-00001.parquet", None, None],
+        ),
         (["all.jsonl"], ["all.jsonl", None, None]),
         (["test.tsv", "notes.txt", ".train.tsv", "training.tsv"], [None, None, "test.tsv"]),
     ],
 )
-def test_splits_are_found_by_name(write: Write, tmp_path: Path, names: list[str], expected: list[str | None]) -> None:
+def test_splits_are_found_by_name(
+    write: Write, tmp_path: Path, names: list[str], expected: list[str | None]
+) -> None:
     for name in names:
         write(name, "")
     found = find_splits(tmp_path)
-    assert [found[s].name if s in found else None for s in ("train", "validation", "test")] == expected
+    assert [
+        found[s].name if s in found else None for s in ("train", "validation", "test")
+    ] == expected
 
 
 def test_a_pattern_selects_among_the_files(write: Write) -> None:
@@ -249,7 +288,8 @@ def test_two_files_for_a_split_are_listed(write: Write) -> None:
     folder = write("dev.conll", "").parent
     write("valid.conll", "")
     with pytest.raises(
-        CorpusError, match=r"the split validation: dev\.conll, valid\.conll; pass a folder .*--data\.path"
+        CorpusError,
+        match=r"the split validation: dev\.conll, valid\.conll; pass a folder .*--data\.path",
     ):
         find_splits(folder)
 
@@ -258,7 +298,9 @@ def test_a_folder_without_splits_lists_what_is_there(write: Write) -> None:
     folder = write("a.txt", "").parent
     write("b.txt", "")
     (folder / "sub").mkdir()
-    with pytest.raises(CorpusError, match=r"no train, dev or test file here, only a\.txt, b\.txt, sub/"):
+    with pytest.raises(
+        CorpusError, match=r"no train, dev or test file here, only a\.txt, b\.txt, sub/"
+    ):
         find_splits(folder)
     with pytest.raises(CorpusError, match="no such file or folder"):
         find_splits(folder / "gone")
@@ -271,10 +313,14 @@ def test_columns_are_noted(write: Write) -> None:
         (["Hi"], ["O"], 5),
     ]
     assert (reading.format, reading.token_column, reading.tag_column) == ("columns: TAB", 0, 1)
-    assert reading.notes == ["train.conll: TAB-separated, tokens in column 0, tags in column 1 (of 2)"]
+    assert reading.notes == [
+        "train.conll: TAB-separated, tokens in column 0, tags in column 1 (of 2)"
+    ]
 
 
-@pytest.mark.parametrize("odd", ["\x85", "\u2028", "\x0b", "\x0c", "\x1c", "\r", "\xa0", "\u3000", "\u200b"])
+@pytest.mark.parametrize(
+    "odd", ["\x85", "\u2028", "\x0b", "\x0c", "\x1c", "\r", "\xa0", "\u3000", "\u200b"]
+)
 @pytest.mark.parametrize("separator", ["\t", " "])
 def test_only_line_feeds_end_a_line(write: Write, odd: str, separator: str) -> None:
     text = f"a{odd}b{separator}O\n{odd}{separator}O\n"
@@ -299,7 +345,8 @@ CONLL03 = "EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n"
 def test_several_columns_of_tags_need_a_choice(write: Write) -> None:
     path = write("a.conll", CONLL03)
     with pytest.raises(
-        CorpusError, match=r"a\.conll:1: columns 2, 3 of 4, counted from 0, .*`--data\.tag_column 3`.*token_column"
+        CorpusError,
+        match=r"a\.conll:1: columns 2, 3 of 4, counted from 0, .*`--data\.tag_column 3`.*token_column",
     ):
         read(path)
     assert tags_of(read(path, tag_column=-1)) == ["B-ORG", "O"]
@@ -312,7 +359,9 @@ def test_a_header_names_the_columns(write: Write) -> None:
     path = write("a.tsv", "tag\tword\nB-ORG\tEU\nO\tis\n")
     reading = read(path, token_column="word", tag_column="tag")
     assert (tokens_of(reading), tags_of(reading)) == (["EU", "is"], ["B-ORG", "O"])
-    with pytest.raises(CorpusError, match=r"a\.tsv:1: no column 'form' in the header, read 'tag\\tword'"):
+    with pytest.raises(
+        CorpusError, match=r"a\.tsv:1: no column 'form' in the header, read 'tag\\tword'"
+    ):
         read(path, token_column="form")
 
 
@@ -329,7 +378,10 @@ def test_unlabelled_files_need_no_tags(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\tO\nb\tO\nc\n", r":3: expected 2 columns \(TAB-separated\), found 1, read 'c'; correct the line"),
+        (
+            "a\tO\nb\tO\nc\n",
+            r":3: expected 2 columns \(TAB-separated\), found 1, read 'c'; correct the line",
+        ),
         ("a\tO\nb\tO\tx\n", r":2: expected 2 columns \(TAB-separated\), found 3, read 'b\\tO\\tx'"),
         ("a O\nb O\nNew York B-LOC\n", r":3: expected 2 columns \(space-separated\), found 3"),
         ("a\tO\n\tO\n", r":2: empty token, read '\\tO'; write the token"),
@@ -342,7 +394,9 @@ def test_unlabelled_files_need_no_tags(write: Write) -> None:
         ("1-2" + "\t_" * 9, ": no sentence in this file"),
     ],
 )
-def test_malformed_columns_are_reported_with_their_line(write: Write, text: str, message: str) -> None:
+def test_malformed_columns_are_reported_with_their_line(
+    write: Write, text: str, message: str
+) -> None:
     path = write("a.conll", text)
     with pytest.raises(CorpusError, match=r"a\.conll" + message):
         read(path)
@@ -364,7 +418,9 @@ def test_a_header_alone_is_no_corpus(write: Write) -> None:
         ("a * O\nb * O\nc B-X\n", ("c", "B-X"), "missing columns before the tag left empty"),
     ],
 )
-def test_repairs_are_made_and_counted(write: Write, text: str, last: tuple[str, str], repairs: str) -> None:
+def test_repairs_are_made_and_counted(
+    write: Write, text: str, last: tuple[str, str], repairs: str
+) -> None:
     path = write("a.conll", text)
     with pytest.raises(CorpusError, match=r"a\.conll:3: .*`--data\.repair true`"):
         read(path)
@@ -381,7 +437,9 @@ def test_what_has_no_defensible_repair_stays_an_error(write: Write) -> None:
 def test_an_unknown_encoding_is_reported(write: Write) -> None:
     path = write("a.conll", "é O\n".encode("latin-1"))
     assert tokens_of(read(path, encoding="latin-1")) == ["é"]
-    with pytest.raises(CorpusError, match=r"a\.conll: unknown encoding: utf-9; correct `--data\.encoding`"):
+    with pytest.raises(
+        CorpusError, match=r"a\.conll: unknown encoding: utf-9; correct `--data\.encoding`"
+    ):
         read(path, encoding="utf-9")
 
 
@@ -404,8 +462,13 @@ def jsonl(*records: object) -> str:
 
 @pytest.mark.parametrize("key", ["tags", "ner_tags", "labels"])
 def test_json_lines_of_tokens_are_read(write: Write, key: str) -> None:
-    reading = read(write("a.jsonl", jsonl({"tokens": ["EU"], key: ["B-ORG"]}, {"tokens": ["x"], key: ["O"]})))
-    assert [sentence[:3] for sentence in reading.sentences] == [(["EU"], ["B-ORG"], 1), (["x"], ["O"], 3)]
+    reading = read(
+        write("a.jsonl", jsonl({"tokens": ["EU"], key: ["B-ORG"]}, {"tokens": ["x"], key: ["O"]}))
+    )
+    assert [sentence[:3] for sentence in reading.sentences] == [
+        (["EU"], ["B-ORG"], 1),
+        (["x"], ["O"], 3),
+    ]
     assert reading.format == "jsonl"
 
 
@@ -419,7 +482,9 @@ def test_json_lines_of_tokens_are_read(write: Write, key: str) -> None:
     ],
 )
 def test_json_lines_of_texts_are_tokenised_and_aligned(write: Write, span: object) -> None:
-    path = write("a.jsonl.gz", gzip.compress(jsonl({"text": "New York isn't big", "spans": [span]}).encode()))
+    path = write(
+        "a.jsonl.gz", gzip.compress(jsonl({"text": "New York isn't big", "spans": [span]}).encode())
+    )
     sentence = read(path).sentences[0]
     assert sentence.tokens == ["New", "York", "is", "n't", "big"]
     assert sentence.tags == ["B-LOC", "I-LOC", "O", "O", "O"]
@@ -452,7 +517,9 @@ def test_unlabelled_json_lines_need_no_tags(write: Write) -> None:
         ({"tokens": ["\ud800"], "tags": ["O"]}, "half a surrogate pair"),
     ],
 )
-def test_malformed_json_lines_are_reported_with_their_line(write: Write, record: object, message: str) -> None:
+def test_malformed_json_lines_are_reported_with_their_line(
+    write: Write, record: object, message: str
+) -> None:
     with pytest.raises(CorpusError, match=rf"a\.jsonl:3: {message}"):
         read(write("a.jsonl", jsonl({"tokens": ["a"], "tags": ["O"]}, record)))
 
@@ -466,7 +533,11 @@ def test_what_is_not_json_is_reported_with_its_line(write: Write, line: str) -> 
 @pytest.mark.parametrize(
     ("record", "expected", "repairs"),
     [
-        ({"text": "ab c", "spans": [[0, 1, "X"]]}, [Span(0, 1, "X")], "span widened to whole tokens"),
+        (
+            {"text": "ab c", "spans": [[0, 1, "X"]]},
+            [Span(0, 1, "X")],
+            "span widened to whole tokens",
+        ),
         (
             {"text": "a b", "spans": [[0, 1, "X"], [0, 3, "Y"]]},
             [Span(0, 2, "Y")],
@@ -479,7 +550,9 @@ def test_what_is_not_json_is_reported_with_its_line(write: Write, line: str) -> 
         ),
     ],
 )
-def test_json_lines_are_repaired(write: Write, record: object, expected: list[Span], repairs: str) -> None:
+def test_json_lines_are_repaired(
+    write: Write, record: object, expected: list[Span], repairs: str
+) -> None:
     reading = read(write("a.jsonl", jsonl(record)), repair=True)
     assert spans(reading.sentences[0].tags) == expected
     assert reading.repairs == {repairs: 1}
@@ -487,7 +560,10 @@ def test_json_lines_are_repaired(write: Write, record: object, expected: list[Sp
 
 @pytest.mark.parametrize(
     ("usual", "other", "note"),
-    [("\t", " ", "96 lines have spaces instead of TABs"), (" ", "\t", "96 lines have TABs instead of spaces")],
+    [
+        ("\t", " ", "96 lines have spaces instead of TABs"),
+        (" ", "\t", "96 lines have TABs instead of spaces"),
+    ],
 )
 @pytest.mark.parametrize("columns", [2, 4])
 def test_separators_that_differ_from_line_to_line_lose_no_label(
@@ -503,12 +579,18 @@ def test_separators_that_differ_from_line_to_line_lose_no_label(
 
 @pytest.mark.parametrize(
     ("usual", "wrong"),
-    [("dog\tx\tNOUN\n", "dog x\tNOUN"), ("dog\tNOUN\n", "New York NOUN"), ("dog\tx\tNOUN\n", "dog NOUN")],
+    [
+        ("dog\tx\tNOUN\n", "dog x\tNOUN"),
+        ("dog\tNOUN\n", "New York NOUN"),
+        ("dog\tx\tNOUN\n", "dog NOUN"),
+    ],
 )
 def test_a_label_is_not_repaired_away(write: Write, usual: str, wrong: str) -> None:
     path = write("a.conll", usual * 5 + wrong + "\n")
     for repair in (False, True):
-        with pytest.raises(CorpusError, match=r"a\.conll:6: expected \d columns .*; correct the line$"):
+        with pytest.raises(
+            CorpusError, match=r"a\.conll:6: expected \d columns .*; correct the line$"
+        ):
             read(path, tag_column=-1, repair=repair)
 
 
@@ -526,7 +608,9 @@ def test_a_token_with_spaces_between_tabs_stays_whole(write: Write) -> None:
         ("中0 O\n国1 O\n" * 9, "中 O\n", ":1: token that is no character and its place in a word"),
     ],
 )
-def test_a_split_that_is_not_written_like_another_is_refused(write: Write, train: str, dev: str, message: str) -> None:
+def test_a_split_that_is_not_written_like_another_is_refused(
+    write: Write, train: str, dev: str, message: str
+) -> None:
     first = read(write("train.conll", train))
     with pytest.raises(CorpusError, match=re.escape(f"dev.conll{message}")):
         read(write("dev.conll", dev), like=first)
@@ -534,10 +618,15 @@ def test_a_split_that_is_not_written_like_another_is_refused(write: Write, train
 
 def test_the_columns_of_train_are_those_of_all_splits(write: Write) -> None:
     first = read(write("train.conll", "a NN O B-X\nb NN O O\n"), tag_column=3)
-    second = read(write("test.conll", "a O NN B-X\n"), like=first)  # the second column looks like tags as well
+    second = read(
+        write("test.conll", "a O NN B-X\n"), like=first
+    )  # the second column looks like tags as well
     assert second.tag_column == 3
     places = read(write("train.conll", "中0 O\n国1 O\n"))
-    assert read(write("test.conll", "中0 O\n国0 O\n"), like=places).sentences[0].tokens == ["中", "国"]
+    assert read(write("test.conll", "中0 O\n国0 O\n"), like=places).sentences[0].tokens == [
+        "中",
+        "国",
+    ]
     words = read(write("train.conll", "a O\nb O\n"))
     assert read(write("test.conll", "x0 O\ny1 O\n"), like=words).sentences[0].tokens == ["x0", "y1"]
 
@@ -547,12 +636,19 @@ def overlapping(span: Span, other: Span) -> bool:
 
 
 @given(st.text("ab .", min_size=1, max_size=30), st.data())
-def test_spans_are_those_that_comparing_each_with_each_gives(text: str, data: st.DataObject) -> None:
+def test_spans_are_those_that_comparing_each_with_each_gives(
+    text: str, data: st.DataObject
+) -> None:
     places = tokenize(text, "word")
-    bounds = st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text))).filter(lambda pair: pair[0] < pair[1])
+    bounds = st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text))).filter(
+        lambda pair: pair[0] < pair[1]
+    )
     drawn = data.draw(st.lists(bounds, max_size=8))
     expected: list[Span] = []
-    inside = [[i for i, (left, right) in enumerate(places) if left < end and right > start] for start, end in drawn]
+    inside = [
+        [i for i, (left, right) in enumerate(places) if left < end and right > start]
+        for start, end in drawn
+    ]
     assume(text.strip() and all(inside))
     for tokens in sorted(inside, key=lambda tokens: (-len(tokens), tokens)):
         span = Span(tokens[0], tokens[-1] + 1, "X")
@@ -567,7 +663,10 @@ def test_spans_are_those_that_comparing_each_with_each_gives(text: str, data: st
 def test_many_spans_in_one_line_take_linear_time(repair: bool) -> None:
     count = 30_000
     found = [[3 * i, 3 * i + 2, "X"] for i in range(count)]
-    found += [[0, 3 * count - 1, "Y"], *([3 * i, 3 * count - 2, "Z"] for i in range(0, count, 100))] * repair
+    found += [
+        [0, 3 * count - 1, "Y"],
+        *([3 * i, 3 * count - 2, "Z"] for i in range(0, count, 100)),
+    ] * repair
     line = json.dumps({"text": "ab " * count, "spans": found})
     begin = time.perf_counter()
     tags = read_jsonl(Faults(Path("a.jsonl"), repair), [line], True).sentences[0].tags
@@ -579,13 +678,18 @@ def parquet(path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[An
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", path / "cache")
     tags = datasets.ClassLabel(names=["O", "B-ORG"])
-    features = {"tokens": datasets.Sequence(datasets.Value("string")), "ner_tags": datasets.Sequence(tags)}
+    features = {
+        "tokens": datasets.Sequence(datasets.Value("string")),
+        "ner_tags": datasets.Sequence(tags),
+    }
     data = datasets.Dataset.from_dict(rows, datasets.Features(features))
     data.to_parquet(path / "train.parquet")
     return path / "train.parquet"
 
 
-def test_parquet_takes_the_names_of_its_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_takes_the_names_of_its_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = {"tokens": [["EU", "is"], ["Hi"]], "ner_tags": [[1, 0], [0]]}
     reading = read(parquet(tmp_path, monkeypatch, rows))
     assert [sentence[:3] for sentence in reading.sentences] == [
@@ -596,9 +700,13 @@ def test_parquet_takes_the_names_of_its_tags(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("tags", [[[0], [0, 0]], [[0], []], [[0], [-1]]])
-def test_a_row_without_tags_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: list[list[int]]) -> None:
+def test_a_row_without_tags_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: list[list[int]]
+) -> None:
     path = parquet(tmp_path, monkeypatch, {"tokens": [["a"], ["b"]], "ner_tags": tags})
-    with pytest.raises(CorpusError, match=r"train\.parquet:2: row without a named tag for each token"):
+    with pytest.raises(
+        CorpusError, match=r"train\.parquet:2: row without a named tag for each token"
+    ):
         read_dataset(str(path))
 
 
@@ -619,7 +727,9 @@ def test_a_failing_hub_and_a_missing_install_are_one_line(monkeypatch: pytest.Mo
         raise ConnectionError("no network\nlong story")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=fail))
-    with pytest.raises(CorpusError, match=r"^user/corpus: datasets cannot load it \(no network\); check[^\n]*$"):
+    with pytest.raises(
+        CorpusError, match=r"^user/corpus: datasets cannot load it \(no network\); check[^\n]*$"
+    ):
         read_dataset("user/corpus")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(CorpusError, match=r"^user/corpus: .*; pip install datasets$"):

@@ -68,7 +68,9 @@ def test_same_seed_gives_the_same_corpus_in_another_process(language: Language) 
         f"print(sha256(repr(Synthetic({language!r}, size=300, seed=3).splits()).encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
-    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    other = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+    )
     assert other.stdout.decode().strip() == fingerprint(language)
 
 
@@ -86,7 +88,10 @@ def test_split_sizes(size: int, expected: tuple[int, int, int]) -> None:
 def test_tokens_and_tags_are_well_formed(language: Language) -> None:
     for tokens, tags in (sentence for split in corpus(language).values() for sentence in split):
         assert tokens and len(tokens) == len(tags)
-        assert all(token and not any(char.isspace() or char in "[]{}|" for char in token) for token in tokens)
+        assert all(
+            token and not any(char.isspace() or char in "[]{}|" for char in token)
+            for token in tokens
+        )
         for before, tag in zip(["O", *tags], tags, strict=False):
             assert tag == "O" or tag[2:] in LABELS
             assert tag == "O" or tag[:2] == "B-" or (tag[:2] == "I-" and before[2:] == tag[2:])
@@ -94,7 +99,9 @@ def test_tokens_and_tags_are_well_formed(language: Language) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_chinese_is_split_by_character_and_english_by_word(language: Language) -> None:
-    lengths = Counter(len(token) == 1 for tokens, _ in corpus(language)["train"] for token in tokens)
+    lengths = Counter(
+        len(token) == 1 for tokens, _ in corpus(language)["train"] for token in tokens
+    )
     assert (lengths[False] == 0) == (language == "zh")
 
 

@@ -44,7 +44,9 @@ def test_same_seed_gives_the_same_corpus_in_another_process() -> None:
         "print(sha256(repr(SyntheticTexts(size=300, seed=3).splits()).encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
-    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    other = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+    )
     assert other.stdout.decode().strip() == fingerprint()
 
 
@@ -102,7 +104,9 @@ def test_training_draws_no_held_out_lines(label: str) -> None:
 def test_twin_classes_withhold_the_same_lines(one: str, two: str) -> None:
     rules = _Grammar(random.Random(0)).rules
     assert len(rules[one].train) == len(rules[two].train)
-    assert [len(line.split()) for line in rules[one].train] == [len(line.split()) for line in rules[two].train]
+    assert [len(line.split()) for line in rules[one].train] == [
+        len(line.split()) for line in rules[two].train
+    ]
 
 
 def test_no_word_gives_a_class_away() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from residense import Synthetic, TaggingDataModule
 from residense.data.readers import CorpusError
-from residense.data.schemes import spans
+from residense.tags import spans
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 COUNTS = {  # sentences, tokens, entities as published with the corpora
@@ -31,7 +31,11 @@ COUNTS = {  # sentences, tokens, entities as published with the corpora
 
 
 def write(path: Path, sentences: list[str]) -> Path:
-    path.write_text("".join("\n".join(token.replace("/", "\t") for token in s.split()) + "\n\n" for s in sentences))
+    path.write_text(
+        "".join(
+            "\n".join(token.replace("/", "\t") for token in s.split()) + "\n\n" for s in sentences
+        )
+    )
     return path
 
 
@@ -57,7 +61,9 @@ def test_splitting_long_sentences_keeps_tokens_and_entities() -> None:
     data = TaggingDataModule(path=str(SHARED / "resume-ner"), max_length=20)
     data.setup("fit")
     assert counts(data) == COUNTS["resume-ner"]
-    assert np.mean(data.splits["train"].lengths > 20) < 0.05  # parts longer than the limit are those of long spans
+    assert (
+        np.mean(data.splits["train"].lengths > 20) < 0.05
+    )  # parts longer than the limit are those of long spans
     assert len(data.splits["train"]) > 3821
 
 
@@ -97,12 +103,18 @@ def test_one_file_is_taken_whole_for_a_test(tmp_path: Path) -> None:
     assert counts(data) == {"test": (7, 14, 7)}
 
 
-def test_validation_is_split_off_where_it_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validation_is_split_off_where_it_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path / "train.conll", ["Anna/B-PER met/O"] * 20)
     write(tmp_path / "test.conll", ["Bob/B-PER met/O"] * 3)
     data = TaggingDataModule(path=str(tmp_path))
     data.setup("fit")
-    assert {name: c.num_documents for name, c in data.splits.items()} == {"train": 18, "validation": 2, "test": 3}
+    assert {name: c.num_documents for name, c in data.splits.items()} == {
+        "train": 18,
+        "validation": 2,
+        "test": 3,
+    }
     assert "validation split off train by seed 0" in capsys.readouterr().err
 
 
@@ -115,7 +127,9 @@ def test_what_was_inferred_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_repairs_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "train.conll").write_text("Anna\tB-PER\nmet\n\n" * 3 + "Bob\tB-PER\nleft\tO\n\n" * 9)
+    (tmp_path / "train.conll").write_text(
+        "Anna\tB-PER\nmet\n\n" * 3 + "Bob\tB-PER\nleft\tO\n\n" * 9
+    )
     with pytest.raises(CorpusError, match=r"train\.conll:2: .*--data\.repair true"):
         TaggingDataModule(path=str(tmp_path)).setup("fit")
     TaggingDataModule(path=str(tmp_path), repair=True).setup("fit")
@@ -151,7 +165,10 @@ def test_the_embedded_corpus_needs_no_file(language: str) -> None:
     data = TaggingDataModule(synthetic=Synthetic(language=language, size=300))  # type: ignore[arg-type]
     data.setup("fit")
     assert [c.num_documents for c in data.splits.values()] == [240, 30, 30]
-    assert data.vocabulary is not None and data.vocabulary.unit == {"en": "word", "zh": "char"}[language]
+    assert (
+        data.vocabulary is not None
+        and data.vocabulary.unit == {"en": "word", "zh": "char"}[language]
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,4 +185,6 @@ def test_labels_that_train_lacks_are_warned_of(
     write(tmp_path / "dev.conll", dev)
     TaggingDataModule(path=str(tmp_path)).setup("fit")
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert warnings == [f"warning: validation has labels that train lacks, which cannot be learned: {shown}"]
+    assert warnings == [
+        f"warning: validation has labels that train lacks, which cannot be learned: {shown}"
+    ]

@@ -29,7 +29,9 @@ from residense.data.texts_layout import Rules
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ODDITIES = SHARED / "format-oddities"
-needs_corpora = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the corpora in ../shared/data")
+needs_corpora = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the corpora in ../shared/data"
+)
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -74,8 +76,13 @@ def labels_of(texts: Texts) -> set[str]:
 def test_a_corpus_has_the_rows_of_its_readme(
     corpus: str, pattern: str | None, options: Any, expected: list[int | None], labels: int
 ) -> None:
-    found = {split: read_texts(path, **options) for split, path in find_texts(SHARED / corpus, pattern).items()}
-    assert [len(found[s].texts) if s in found else None for s in ("train", "validation", "test")] == expected
+    found = {
+        split: read_texts(path, **options)
+        for split, path in find_texts(SHARED / corpus, pattern).items()
+    }
+    assert [
+        len(found[s].texts) if s in found else None for s in ("train", "validation", "test")
+    ] == expected
     assert len(set().union(*map(labels_of, found.values()))) == labels
     for texts in found.values():
         assert len(texts.texts) == len(texts.labels) == len(texts.lines)
@@ -86,8 +93,14 @@ def test_a_corpus_has_the_rows_of_its_readme(
 @pytest.mark.parametrize(
     ("corpus", "message"),
     [
-        ("trec", r"train: train\.label, train\.tsv; select with `--data\.files` \(such as \*\.label or \*\.tsv\)"),
-        ("ag-news", r"test: test\.official\.csv\.gz, test\.tsv\.gz; .* \*\.official\.csv\.gz or \*\.tsv\.gz\)"),
+        (
+            "trec",
+            r"train: train\.label, train\.tsv; select with `--data\.files` \(such as \*\.label or \*\.tsv\)",
+        ),
+        (
+            "ag-news",
+            r"test: test\.official\.csv\.gz, test\.tsv\.gz; .* \*\.official\.csv\.gz or \*\.tsv\.gz\)",
+        ),
     ],
 )
 def test_twins_are_ambiguous_without_a_pattern(corpus: str, message: str) -> None:
@@ -99,16 +112,26 @@ def test_twins_are_ambiguous_without_a_pattern(corpus: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("trec/train.tsv", {}, r"tsv:1: columns 0, 1 of 3 may all be labels, .*label_column 0` .*text_column 2`"),
+        (
+            "trec/train.tsv",
+            {},
+            r"tsv:1: columns 0, 1 of 3 may all be labels, .*label_column 0` .*text_column 2`",
+        ),
         ("trec/train.tsv", {"text_column": 2}, "columns 0, 1 of 3 may all be labels"),
-        ("ag-news/test.official.csv.gz", {}, r"columns 1, 2 of 3 may all be texts, .*`--data\.text_column 1`"),
+        (
+            "ag-news/test.official.csv.gz",
+            {},
+            r"columns 1, 2 of 3 may all be texts, .*`--data\.text_column 1`",
+        ),
         ("ag-news/test.official.csv.gz", {"label_column": 0}, "columns 1, 2 of 3 may all be texts"),
         ("trec/train.label", {}, r"label:66: byte 0xf0 is not utf-8, .*`--data\.encoding latin-1`"),
         ("chnsenticorp-htl/all.csv.gz", {}, r"gz:6376: empty text, .*`--data\.repair true`"),
         ("wnut17/dev.conll", {}, "suffix of no known format"),
     ],
 )
-def test_what_a_corpus_leaves_open_is_an_error_that_helps(name: str, options: Any, message: str) -> None:
+def test_what_a_corpus_leaves_open_is_an_error_that_helps(
+    name: str, options: Any, message: str
+) -> None:
     with pytest.raises(CorpusError, match=message):
         read_texts(SHARED / name, **options)
 
@@ -201,7 +224,9 @@ def test_separator_and_order_follow_from_the_content(
 ) -> None:
     rows = [(label, text) if label_first else (text, label) for text, label in BODY]
     texts = read_texts(write(f"a.{suffix}", "\n".join(map(separator.join, rows))))
-    assert list(zip(texts.texts, texts.labels, strict=True)) == [(text, (label,)) for text, label in BODY]
+    assert list(zip(texts.texts, texts.labels, strict=True)) == [
+        (text, (label,)) for text, label in BODY
+    ]
 
 
 def test_columns_may_be_chosen(write: Write) -> None:
@@ -209,7 +234,10 @@ def test_columns_may_be_chosen(write: Write) -> None:
     for text, label in [("b", "c"), (1, 2), (-2, -1), ("b", -1)]:
         texts = read_texts(path, text, label)
         assert (texts.texts[-1], texts.labels[-1]) == ("z w", ("1",))
-    for text, label, message in [("d", 0, "no column 'd' in the header"), (3, 0, "no column 3 among 3")]:
+    for text, label, message in [
+        ("d", 0, "no column 'd' in the header"),
+        (3, 0, "no column 3 among 3"),
+    ]:
         with pytest.raises(CorpusError, match=rf"a\.csv:\d: {message}.*`--data\.text_column`"):
             read_texts(path, text, label)
     with pytest.raises(CorpusError, match="column 0 cannot be both text and label"):
@@ -225,7 +253,11 @@ def test_columns_may_be_chosen(write: Write) -> None:
         ("a.csv", "text,label\n", ": no text in this file"),
         ("a.txt", "\n\n", ": no text in this file"),
         ("a.jsonl", "", ": no text in this file"),
-        ("a.csv", "text,label\na b,x\na c\n", r":3: expected 2 cells \(comma-separated\), found 1, read \['a c'\]"),
+        (
+            "a.csv",
+            "text,label\na b,x\na c\n",
+            r":3: expected 2 cells \(comma-separated\), found 1, read \['a c'\]",
+        ),
         ("a.tsv", "text\tlabel\na b\tx\na\tb\tx\n", r":3: expected 2 cells .* found 3"),
         ("a.csv", "text,label\na b,x\n , x\n", ":3: empty text"),
         ("a.tsv", "text\tlabel\na b\tx\n\t\n", ":3: empty text"),
@@ -233,11 +265,23 @@ def test_columns_may_be_chosen(write: Write) -> None:
         ("a.csv", "text,label\na b,x\na\0,x\n", ":3: NUL character.*utf-16"),
         ("a.csv", "text,label\na b,x\na\rb,x\n", ":3: carriage return outside quotes"),
         ("a.csv", "a b\na c\n", ":1: one column only, no label"),
-        ("a.csv", "good,poor\nfine,evil\n", r":1: columns 0, 1 of 2 may all be labels, or texts.*label_column 0`"),
+        (
+            "a.csv",
+            "good,poor\nfine,evil\n",
+            r":1: columns 0, 1 of 2 may all be labels, or texts.*label_column 0`",
+        ),
         ("a.csv", "a b c d e f,a b c d e f\n" * 30, ":1: columns 0, 1 of 2 may all be"),
-        ("a.csv", "a b c d e f,a b c d\n" * 30, ":1: columns 0, 1 of 2|none of 2 columns looks like labels"),
+        (
+            "a.csv",
+            "a b c d e f,a b c d\n" * 30,
+            ":1: columns 0, 1 of 2|none of 2 columns looks like labels",
+        ),
         ("a.csv", "text,title\na b c,d e f g h i\n", ":2: none of 2 columns looks like labels"),
-        ("a.txt", "".join(f"word{i} and more\n" for i in range(30)), ":1: first words that are no labels, 30 in 30"),
+        (
+            "a.txt",
+            "".join(f"word{i} and more\n" for i in range(30)),
+            ":1: first words that are no labels, 30 in 30",
+        ),
         ("a.txt", "0 a b\n1 c d\n0\n", ":3: expected 2 cells"),
         (
             "a.txt",
@@ -253,12 +297,32 @@ def test_columns_may_be_chosen(write: Write) -> None:
             jsonl({"text": "a b", "label": "x"}, {"label": "x"}, {"text": "b", "label": "x"}),
             ":3: empty text",
         ),
-        ("a.jsonl", jsonl({"text": "a b", "label": "x"}, {"text": 3, "label": "x"}), ":3: text that is no string"),
-        ("a.jsonl", jsonl({"text": "a b", "label": "x"}, {"text": "c", "label": " "}), ":3: empty label"),
-        ("a.jsonl", jsonl({"text": "a b", "label": True}), ":1: label that is neither string nor number, read True"),
-        ("a.jsonl", jsonl({"text": "a b", "label": ["x"]}), r":1: list of labels.*`--data\.label_separator`"),
+        (
+            "a.jsonl",
+            jsonl({"text": "a b", "label": "x"}, {"text": 3, "label": "x"}),
+            ":3: text that is no string",
+        ),
+        (
+            "a.jsonl",
+            jsonl({"text": "a b", "label": "x"}, {"text": "c", "label": " "}),
+            ":3: empty label",
+        ),
+        (
+            "a.jsonl",
+            jsonl({"text": "a b", "label": True}),
+            ":1: label that is neither string nor number, read True",
+        ),
+        (
+            "a.jsonl",
+            jsonl({"text": "a b", "label": ["x"]}),
+            r":1: list of labels.*`--data\.label_separator`",
+        ),
         ("a.jsonl", jsonl({"text": "a b", "label": "\ud800"}), ":1: half a surrogate pair"),
-        ("a.jsonl", jsonl({"text": "a b", "label": "x", "intent": "y"}), r":1: columns 1 \(label\), 2 \(intent\) of 3"),
+        (
+            "a.jsonl",
+            jsonl({"text": "a b", "label": "x", "intent": "y"}),
+            r":1: columns 1 \(label\), 2 \(intent\) of 3",
+        ),
         (
             "a.jsonl",
             jsonl({"text": "a b", "content": "c d", "label": "x"}),
@@ -267,7 +331,9 @@ def test_columns_may_be_chosen(write: Write) -> None:
         ("a.jsonl", jsonl({}), ":1: none of 0 columns looks like labels"),
     ],
 )
-def test_malformed_files_are_reported_with_their_line(write: Write, name: str, content: str, message: str) -> None:
+def test_malformed_files_are_reported_with_their_line(
+    write: Write, name: str, content: str, message: str
+) -> None:
     path = write(name, content)
     with pytest.raises(CorpusError, match=rf"^[^\n]*{name.replace('.', '[.]')}{message}[^\n]*$"):
         read_texts(path)
@@ -296,7 +362,9 @@ def test_bytes_that_cannot_be_decoded_are_replaced_and_counted(write: Write) -> 
 
 
 def test_a_text_may_be_longer_than_the_limit_of_csv(write: Write) -> None:
-    assert len(read_texts(write("a.csv", f'text,label\n"{"a " * 200_000}",x\n')).texts[0]) == 400_000
+    assert (
+        len(read_texts(write("a.csv", f'text,label\n"{"a " * 200_000}",x\n')).texts[0]) == 400_000
+    )
 
 
 def test_several_labels_need_a_separator(write: Write) -> None:
@@ -313,14 +381,20 @@ def test_several_labels_need_a_separator(write: Write) -> None:
 @pytest.mark.parametrize("text", ["text", "sentence", "content", "review"])
 @pytest.mark.parametrize("label", ["label", "category", "class", "intent"])
 def test_json_lines_are_read_by_their_keys(write: Write, text: str, label: str) -> None:
-    records = jsonl({"id": 1, label: 0, text: "a b"}, {"id": 2, label: 1.50, text: "c\nd"}, {label: "x", text: "e"})
+    records = jsonl(
+        {"id": 1, label: 0, text: "a b"},
+        {"id": 2, label: 1.50, text: "c\nd"},
+        {label: "x", text: "e"},
+    )
     texts = read_texts(write("a.jsonl.gz", gzip.compress(records.encode())))
     assert (texts.texts, texts.labels) == (["a b", "c\nd", "e"], [("0",), ("1.5",), ("x",)])
     assert texts.lines == [1, 3, 5]
 
 
 def test_numbers_of_json_lines_stay_as_written(write: Write) -> None:
-    path = write("a.jsonl", '{"text": "a", "label": 1.50}\n{"text": "b", "label": 007}'.replace("007", "1e3"))
+    path = write(
+        "a.jsonl", '{"text": "a", "label": 1.50}\n{"text": "b", "label": 007}'.replace("007", "1e3")
+    )
     assert read_texts(path).labels == [("1.50",), ("1e3",)]
 
 
@@ -328,7 +402,9 @@ def test_keys_may_be_chosen(write: Write) -> None:
     path = write("a.jsonl", jsonl({"headline": "a b", "text": "c d", "label": 0, "intent": "y"}))
     texts = read_texts(path, "headline", "intent")
     assert (texts.texts, texts.labels) == (["a b"], [("y",)])
-    with pytest.raises(CorpusError, match=r"no column 'gone' in the header, read \['headline', 'text'"):
+    with pytest.raises(
+        CorpusError, match=r"no column 'gone' in the header, read \['headline', 'text'"
+    ):
         read_texts(path, "gone")
 
 
@@ -343,7 +419,9 @@ def test_keys_may_be_chosen(write: Write) -> None:
         ("a.jsonl", jsonl({"text": "a"}, {"text": "b", "label": 1}), ["a", "b"]),
     ],
 )
-def test_unlabelled_files_need_no_labels(write: Write, name: str, content: str, expected: list[str]) -> None:
+def test_unlabelled_files_need_no_labels(
+    write: Write, name: str, content: str, expected: list[str]
+) -> None:
     texts = read_texts(write(name, content), labelled=False)
     assert texts.texts == expected
     assert texts.labels == [()] * len(expected)
@@ -396,7 +474,9 @@ def test_folders_of_class_folders_are_splits(write: Write, tmp_path: Path) -> No
     assert find_texts(tmp_path) == {"train": tmp_path / "train", "test": tmp_path / "test"}
     assert find_texts(tmp_path / "train") == {"train": tmp_path / "train"}
     write("test.csv", "")
-    with pytest.raises(CorpusError, match=r"class folders as well as files .*: test\.csv; select .*`--data\.files`"):
+    with pytest.raises(
+        CorpusError, match=r"class folders as well as files .*: test\.csv; select .*`--data\.files`"
+    ):
         find_texts(tmp_path)
     assert find_texts(tmp_path, "*.csv") == {"test": tmp_path / "test.csv"}
 
@@ -409,7 +489,10 @@ def test_faults_in_class_folders_name_the_file(write: Write, tmp_path: Path) -> 
         read_class_folder(tmp_path)
     texts = read_class_folder(tmp_path, repair=True)
     assert (texts.texts, texts.labels) == (["not \ufffd utf-8", "fine"], [("neg",), ("pos",)])
-    assert texts.repairs == {"undecodable bytes read as U+FFFD": 1, "rows with an empty text dropped": 1}
+    assert texts.repairs == {
+        "undecodable bytes read as U+FFFD": 1,
+        "rows with an empty text dropped": 1,
+    }
     with pytest.raises(CorpusError, match=rf"{empty.name}:1: empty text"):
         read_class_folder(tmp_path, encoding="latin-1")
 
@@ -421,9 +504,13 @@ def read_corpus(folder: Path) -> dict[str, Texts]:
 QUOTED = '"so it goes"\tx\n"on and on"\ty\n'  # well-formed, and text as well
 
 
-@pytest.mark.parametrize(("train", "texts"), [('a "b\tx\n"c d\ty\n', '"so it goes"'), (QUOTED, "so it goes")])
+@pytest.mark.parametrize(
+    ("train", "texts"), [('a "b\tx\n"c d\ty\n', '"so it goes"'), (QUOTED, "so it goes")]
+)
 @pytest.mark.parametrize("kind", ["tsv", "txt"])
-def test_quotes_mean_the_same_in_all_splits(write: Write, train: str, texts: str, kind: str) -> None:
+def test_quotes_mean_the_same_in_all_splits(
+    write: Write, train: str, texts: str, kind: str
+) -> None:
     folder = write(f"train.{kind}", train * 3).parent
     write(f"test.{kind}", QUOTED)
     write(f"dev.{kind}", "no quotes\tx\nat all\ty\n")
@@ -435,14 +522,28 @@ def test_quotes_mean_the_same_in_all_splits(write: Write, train: str, texts: str
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ("text\tlabel\na b\tx\nc d\ty\n", "a b\tx\nc d\ty\n", r"test\.tsv:1: no column 'text' in the header"),
-        ("a b\tx\nc d\ty\n", "text\tlabel\na b\tx\n", r"test\.tsv:1: a header, which another split lacks"),
+        (
+            "text\tlabel\na b\tx\nc d\ty\n",
+            "a b\tx\nc d\ty\n",
+            r"test\.tsv:1: no column 'text' in the header",
+        ),
+        (
+            "a b\tx\nc d\ty\n",
+            "text\tlabel\na b\tx\n",
+            r"test\.tsv:1: a header, which another split lacks",
+        ),
         ("a b\tx\nc d\ty\n", "1\ta b\tx\n2\tc d\ty\n", r"test\.tsv:1: expected 2 cells .* found 3"),
-        ('"a b"\tx\n"c, d"\ty\n', '"a b"\tx\n"c d\ty\n', r"test\.tsv:2: quotes that are not closed"),
+        (
+            '"a b"\tx\n"c, d"\ty\n',
+            '"a b"\tx\n"c d\ty\n',
+            r"test\.tsv:2: quotes that are not closed",
+        ),
         ("a b\tx\nc d\ty\n", "a b,x\nc d,y\n", r"test\.tsv:1: expected 2 cells"),
     ],
 )
-def test_a_split_that_does_not_fit_the_first_is_refused(write: Write, train: str, test: str, message: str) -> None:
+def test_a_split_that_does_not_fit_the_first_is_refused(
+    write: Write, train: str, test: str, message: str
+) -> None:
     folder = write("train.tsv", train).parent
     write("test.tsv", test)
     with pytest.raises(CorpusError, match=message):
@@ -465,11 +566,18 @@ def test_labels_that_hardly_repeat_are_refused_before_anything_is_made_of_them(
     data = ClassificationDataModule(str(folder), label_column="identifier")
     with pytest.raises(CorpusError) as error:
         data.load()
-    expected = "8,000 different labels in column identifier for 16,000 texts, too many to be classes"
-    assert str(error.value) == f"{folder}/train.csv: {expected}; choose another column with `--data.label_column`"
+    expected = (
+        "8,000 different labels in column identifier for 16,000 texts, too many to be classes"
+    )
+    assert (
+        str(error.value)
+        == f"{folder}/train.csv: {expected}; choose another column with `--data.label_column`"
+    )
 
 
-def test_parquet_takes_the_names_of_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_takes_the_names_of_its_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     kind = datasets.ClassLabel(names=["neg", "pos"])
@@ -480,7 +588,9 @@ def test_parquet_takes_the_names_of_its_labels(tmp_path: Path, monkeypatch: pyte
     data.select([0, 1]).to_parquet(path)
     texts = read_texts(path)
     assert (texts.texts, texts.labels, texts.lines) == (["a b", "c"], [("pos",), ("neg",)], [1, 2])
-    assert "data set, text in column 1 (sentence), label in column 2 (label) (of 3)" in texts.notes[0]
+    assert (
+        "data set, text in column 1 (sentence), label in column 2 (label) (of 3)" in texts.notes[0]
+    )
     assert read_text_dataset(str(path), label_column="idx")["train"].labels == [("0",), ("1",)]
     data.to_parquet(path)
     with pytest.raises(CorpusError, match=r"train\.parquet:3: empty label"):
@@ -510,18 +620,32 @@ def test_a_hub_data_set_is_read_by_split(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 # What a cell may hold: U+0000 is refused, and half a surrogate pair is nothing that UTF-8 can hold.
-CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from('",;\t\r\n\\ '))
-ROWS = st.lists(st.tuples(CELLS.filter(str.strip), st.sampled_from(["pos", "neg", "so, so"])), min_size=1)
+CELLS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    | st.sampled_from('",;\t\r\n\\ ')
+)
+ROWS = st.lists(
+    st.tuples(CELLS.filter(str.strip), st.sampled_from(["pos", "neg", "so, so"])), min_size=1
+)
 
 
-@given(rows=ROWS, how=st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\r\n", csv.QUOTE_ALL), ("\n", csv.QUOTE_ALL)]))
-def test_what_csv_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows: Any, how: Any) -> None:
+@given(
+    rows=ROWS,
+    how=st.sampled_from(
+        [("\r\n", csv.QUOTE_MINIMAL), ("\r\n", csv.QUOTE_ALL), ("\n", csv.QUOTE_ALL)]
+    ),
+)
+def test_what_csv_writes_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, how: Any
+) -> None:
     file = io.StringIO(newline="")
     csv.writer(file, lineterminator=how[0], quoting=how[1]).writerows([("text", "label"), *rows])
     path = tmp_path_factory.getbasetemp() / "written.csv"
     path.write_bytes(file.getvalue().encode())
     texts = read_texts(path)
-    assert list(zip(texts.texts, texts.labels, strict=True)) == [(text, (label,)) for text, label in rows]
+    assert list(zip(texts.texts, texts.labels, strict=True)) == [
+        (text, (label,)) for text, label in rows
+    ]
 
 
 @settings(max_examples=200)

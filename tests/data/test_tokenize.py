@@ -72,11 +72,15 @@ def test_only_spaces_are_left_out(unit: str, text: str) -> None:
     offsets = tokenize(text, unit)
     covered = [position for start, end in offsets for position in range(start, end)]
     assert covered == sorted(set(covered))
-    assert {position for position, character in enumerate(text) if not character.isspace()} == set(covered)
+    assert {position for position, character in enumerate(text) if not character.isspace()} == set(
+        covered
+    )
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
-@pytest.mark.parametrize("part", ["a", "a.", "a@", "-a", "n'", "www.", "http://", "1,", "\u200d", "\u0301", "+"])
+@pytest.mark.parametrize(
+    "part", ["a", "a.", "a@", "-a", "n'", "www.", "http://", "1,", "\u200d", "\u0301", "+"]
+)
 def test_time_is_linear_in_the_length(unit: str, part: str) -> None:
     text = part * (30_000 // len(part))
     began = time.perf_counter()

@@ -43,7 +43,8 @@ def zipped(**members: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "text", [PLAIN, f"3 3\n{PLAIN}", PLAIN.replace("\n", " \n"), PLAIN.replace("\n", "\r\n"), PLAIN[:-1]]
+    "text",
+    [PLAIN, f"3 3\n{PLAIN}", PLAIN.replace("\n", " \n"), PLAIN.replace("\n", "\r\n"), PLAIN[:-1]],
 )
 @pytest.mark.parametrize("kind", ["txt", "vec", "gz", "zip"])
 def test_vectors_are_read_from_files_of_every_kind(write: Write, text: str, kind: str) -> None:
@@ -119,7 +120,9 @@ def test_numbers_that_look_like_a_header_are_one_only_in_the_first_line(write: W
     ],
 )
 def test_a_malformed_line_is_named(write: Write, text: str, line: int, shown: str) -> None:
-    message = rf"v\.txt:{line}: expected a word and [12] finite numbers, read '{shown}'; mend the line"
+    message = (
+        rf"v\.txt:{line}: expected a word and [12] finite numbers, read '{shown}'; mend the line"
+    )
     with pytest.raises(ValueError, match=message):
         load_vectors(write("v.txt", text.encode()))
 
@@ -131,7 +134,12 @@ def test_a_long_malformed_line_is_cut(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("v.txt", b""), ("v.txt", b"400000 300\n"), ("v.gz", gzip.compress(b"", mtime=0)), ("v.zip", zipped(a__txt=""))],
+    [
+        ("v.txt", b""),
+        ("v.txt", b"400000 300\n"),
+        ("v.gz", gzip.compress(b"", mtime=0)),
+        ("v.zip", zipped(a__txt="")),
+    ],
 )
 def test_a_file_without_vectors_is_refused(write: Write, name: str, content: bytes) -> None:
     with pytest.raises(ValueError, match=rf"{name}: the file holds no vectors"):
@@ -153,9 +161,12 @@ LONG = "".join(f"word{i} {i} {i % 7}.5\n" for i in range(5000))
         ("v.zip", zipped(a__txt=LONG).replace(zipped(a__txt=LONG)[200:240], b"\xff" * 40, 1)),
     ],
 )
-def test_a_damaged_archive_is_named_and_not_cached(write: Write, cache: Path, name: str, content: bytes) -> None:
+def test_a_damaged_archive_is_named_and_not_cached(
+    write: Write, cache: Path, name: str, content: bytes
+) -> None:
     with pytest.raises(
-        ValueError, match=rf"{name}: cannot be read \(.*; the file is damaged or not what its name says"
+        ValueError,
+        match=rf"{name}: cannot be read \(.*; the file is damaged or not what its name says",
     ):
         load_vectors(write(name, content))
     assert not cache.exists()
@@ -170,5 +181,7 @@ def test_an_archive_must_hold_one_file_of_vectors(write: Write, members: dict[st
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.txt", tmp_path):
-        with pytest.raises(ValueError, match=rf"{path.name}: no such vector file; .*--data\.vectors"):
+        with pytest.raises(
+            ValueError, match=rf"{path.name}: no such vector file; .*--data\.vectors"
+        ):
             load_vectors(path)

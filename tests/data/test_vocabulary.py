@@ -6,15 +6,26 @@ import numpy as np
 import pytest
 
 from residense.data.corpus import Corpus
-from residense.data.schemes import SCHEMES, Span, encode, improper, legal_transitions, spans
 from residense.data.units import Units, subword_tokenizer
-from residense.data.vocabulary import MAX_SPELLING, PADDING, SPECIAL, UNKNOWN, Vocabulary, entity_key
+from residense.data.vocabulary import (
+    MAX_SPELLING,
+    PADDING,
+    SPECIAL,
+    UNKNOWN,
+    Vocabulary,
+    entity_key,
+)
+from residense.tags import SCHEMES, Span, encode, improper, legal_transitions, spans
 
 LETTERS = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 
 
-def vocabulary(*texts: str, min_frequency: int = 1, vectors: tuple[str, ...] = (), subwords: str = "") -> Vocabulary:
-    corpus = Corpus.build(((text.split(), ["O"] * len(text.split())) for text in texts), "IOB2", 100)
+def vocabulary(
+    *texts: str, min_frequency: int = 1, vectors: tuple[str, ...] = (), subwords: str = ""
+) -> Vocabulary:
+    corpus = Corpus.build(
+        ((text.split(), ["O"] * len(text.split())) for text in texts), "IOB2", 100
+    )
     width = 3 if vectors else 0
     return Vocabulary.build(corpus, ["O"], "IOB2", min_frequency, vectors, width, subwords=subwords)
 
@@ -49,15 +60,23 @@ def test_words_never_seen_are_unknown_and_none_is_padding() -> None:
     assert known.word_ids([]).shape == (0,)
 
 
-@pytest.mark.parametrize(("min_frequency", "words"), [(1, ["a", "b", "c"]), (2, ["a", "b"]), (3, ["a"]), (9, [])])
-def test_rare_words_are_unknown_but_their_characters_are_not(min_frequency: int, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("min_frequency", "words"), [(1, ["a", "b", "c"]), (2, ["a", "b"]), (3, ["a"]), (9, [])]
+)
+def test_rare_words_are_unknown_but_their_characters_are_not(
+    min_frequency: int, words: list[str]
+) -> None:
     known = vocabulary("a A a b B c", min_frequency=min_frequency)
     assert known.words == words
     assert known.chars == ["a", "A", "B", "b", "c"]
 
 
 def test_a_rare_word_with_a_vector_is_known() -> None:
-    assert vocabulary("a a rare", min_frequency=2, vectors=("rare", "other")).words == ["rare", "other", "a"]
+    assert vocabulary("a a rare", min_frequency=2, vectors=("rare", "other")).words == [
+        "rare",
+        "other",
+        "a",
+    ]
 
 
 def test_spellings_are_ids_of_characters() -> None:
@@ -99,7 +118,9 @@ def test_labels_are_completed_for_each_type(scheme: str) -> None:
     tags = encode([Span(0, 1, "PER"), Span(2, 4, "creative-work")], 4, scheme)
     corpus = Corpus.build([([*"abcd"], tags)], scheme, 10)
     known = Vocabulary.build(corpus, corpus.labels, scheme, 1)
-    expected = {f"{letter}-{kind}" for letter in LETTERS[scheme] for kind in ("PER", "creative-work")}
+    expected = {
+        f"{letter}-{kind}" for letter in LETTERS[scheme] for kind in ("PER", "creative-work")
+    }
     assert known.labels[0] == "O"
     assert set(known.labels) == {"O", *expected}
     assert known.labels[1:] == sorted(known.labels[1:])
@@ -114,7 +135,11 @@ def test_labels_are_completed_for_each_type(scheme: str) -> None:
 def test_two_spans_that_touch_can_be_spelled(scheme: str) -> None:
     corpus = Corpus.build([([*"ab"], encode([Span(0, 1, "A")], 2, scheme))], scheme, 10)
     known = Vocabulary.build(corpus, corpus.labels, scheme, 1)
-    for found in ([Span(0, 1, "A"), Span(1, 2, "A")], [Span(0, 2, "A"), Span(2, 5, "A")], [Span(0, 3, "A")]):
+    for found in (
+        [Span(0, 1, "A"), Span(1, 2, "A")],
+        [Span(0, 2, "A"), Span(2, 5, "A")],
+        [Span(0, 3, "A")],
+    ):
         assert set(encode(found, 5, scheme)) <= set(known.labels)
 
 
@@ -128,12 +153,19 @@ def test_plain_labels_are_those_of_the_corpus() -> None:
 def test_label_ids_follow_the_labels_and_strange_ones_are_named() -> None:
     known = Vocabulary([], [], ["O", "B-A", "I-A"], "IOB2", "word")
     assert known.label_ids(["I-A", "O"]).tolist() == [2, 0]
-    with pytest.raises(ValueError, match=r"^the corpus has labels that this model does not know: X; it knows A, O"):
+    with pytest.raises(
+        ValueError, match=r"^the corpus has labels that this model does not know: X; it knows A, O"
+    ):
         known.label_ids(["I-X", "O", "B-X"])
 
 
 def test_entities_are_remembered_with_their_most_frequent_type() -> None:
-    rows = [("New York", "B-LOC I-LOC"), ("New York", "B-ORG I-ORG"), ("New York", "B-ORG I-ORG"), ("b", "B-LOC")]
+    rows = [
+        ("New York", "B-LOC I-LOC"),
+        ("New York", "B-ORG I-ORG"),
+        ("New York", "B-ORG I-ORG"),
+        ("b", "B-LOC"),
+    ]
     corpus = Corpus.build([(words.split(), tags.split()) for words, tags in rows], "IOBES", 10)
     known = Vocabulary.build(corpus, corpus.labels, "IOBES", 1)
     assert known.entities == {entity_key(["New", "York"]): "ORG", "b": "LOC"}

@@ -37,7 +37,10 @@ relative = partial(Attention, heads=2, positions="relative")
 
 
 def sentences(
-    width: int = IN, dtype: torch.dtype = torch.float32, lengths: tuple[int, ...] = LENGTHS, longest: int = 0
+    width: int = IN,
+    dtype: torch.dtype = torch.float32,
+    lengths: tuple[int, ...] = LENGTHS,
+    longest: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Random sentences with loud junk at padded positions, and their mask."""
     source = torch.Generator().manual_seed(1)
@@ -55,7 +58,9 @@ def each(x: Tensor, mask: Tensor) -> Iterator[Tensor]:
         yield row[real]
 
 
-def assert_rows(found: Tensor, mask: Tensor, expected: list[Tensor], tolerance: float = 1e-5) -> None:
+def assert_rows(
+    found: Tensor, mask: Tensor, expected: list[Tensor], tolerance: float = 1e-5
+) -> None:
     for row, right in zip(each(found, mask), expected, strict=True):
         torch.testing.assert_close(row, right, rtol=tolerance, atol=tolerance)
 
@@ -89,7 +94,9 @@ def activated(name: str, y: Tensor) -> Tensor:
     if name == "glu":
         half = y.shape[-1] // 2
         return y[:, :half] * y[:, half:].sigmoid()
-    return {"relu": y.clamp(min=0), "gelu": y * (1 + torch.erf(y / math.sqrt(2))) / 2, "none": y}[name]
+    return {"relu": y.clamp(min=0), "gelu": y * (1 + torch.erf(y / math.sqrt(2))) / 2, "none": y}[
+        name
+    ]
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -102,7 +109,9 @@ def test_a_convolution_adds_up_its_window(
 ) -> None:
     make = partial(Conv, IN, 6, kernel, dilation, activation, order, separable, bias)
     if activation == "glu" and order == "before":
-        with pytest.raises(ValueError, match="glu gates what the convolution computes: it stands after it"):
+        with pytest.raises(
+            ValueError, match="glu gates what the convolution computes: it stands after it"
+        ):
             make()
         return
     block = shaken(make().double())
@@ -147,7 +156,9 @@ def test_recurrent_blocks_are_those_of_torch_on_packed_sequences(
             other.get_parameter(name).copy_(parameter)
     x, mask = sentences(dtype=torch.float64)
     mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    packed = nn.utils.rnn.pack_padded_sequence(theirs, torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False)
+    packed = nn.utils.rnn.pack_padded_sequence(
+        theirs, torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False
+    )
     expected, _ = nn.utils.rnn.pad_packed_sequence(other(packed)[0], batch_first=True)
     found = block(mine, mask=mask)
     torch.testing.assert_close(found[mask], expected[mask])
@@ -196,7 +207,11 @@ def scores(block: Attention, query: Tensor, key: Tensor, head: slice) -> Tensor:
     found = torch.empty(len(q), len(q), dtype=q.dtype)
     for i, j in product(range(len(q)), repeat=2):
         if block.positions == "relative":
-            u, v, code = block.content_bias[head], block.position_bias[head], distance_code(i - j, width)
+            u, v, code = (
+                block.content_bias[head],
+                block.position_bias[head],
+                distance_code(i - j, width),
+            )
             found[i, j] = q[i] @ k[j] + q[i] @ code + u @ k[j] + v @ code
         else:
             found[i, j] = q[i] @ k[j] / math.sqrt(width)
@@ -210,7 +225,9 @@ def attend(block: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     for head in (slice(h * width, (h + 1) * width) for h in range(block.heads)):
         for t, row in enumerate(scores(block, query, key, head)):
             weights = row.exp() / row.exp().sum()
-            mixed[t, head] = sum(weight * other for weight, other in zip(weights, value[:, head], strict=True))
+            mixed[t, head] = sum(
+                weight * other for weight, other in zip(weights, value[:, head], strict=True)
+            )
     return block.out(mixed)
 
 
@@ -232,7 +249,9 @@ def test_attention_is_that_of_each_head_and_token(streams: int, positions: Any) 
 @pytest.mark.parametrize("shift", [1, 17, 200])
 def test_rotated_scores_depend_on_distances_alone(shift: int) -> None:
     q, k = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    later = [rotate(torch.cat((torch.zeros(shift, 8, dtype=torch.float64), x)))[shift:] for x in (q, k)]
+    later = [
+        rotate(torch.cat((torch.zeros(shift, 8, dtype=torch.float64), x)))[shift:] for x in (q, k)
+    ]
     found, expected = later[0] @ later[1].T, rotate(q) @ rotate(k).T
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(found, q @ k.T, atol=0.1)
@@ -249,7 +268,9 @@ def test_a_sentence_may_stand_anywhere_under_attention(positions: Any) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("positions", "directed"), [("rotary", True), ("relative", True), ("none", False)])
+@pytest.mark.parametrize(
+    ("positions", "directed"), [("rotary", True), ("relative", True), ("none", False)]
+)
 def test_attention_knows_left_from_right_by_positions(positions: Any, directed: bool) -> None:
     torch.manual_seed(0)
     block, x = Attention(IN, DIM, 4, positions), torch.randn(1, 3, IN)
@@ -280,11 +301,16 @@ def test_order_matters_to_blocks_that_look_at_places(kind: BlockFactory, ordered
     torch.manual_seed(0)
     block, x, order = kind(IN, DIM), torch.randn(1, 6, IN), torch.tensor([5, 2, 0, 4, 3, 1])
     mask = torch.ones(1, 6, dtype=torch.bool)
-    assert torch.allclose(block(x[:, order], mask=mask), block(x, mask=mask)[:, order], atol=1e-3) != ordered
+    assert (
+        torch.allclose(block(x[:, order], mask=mask), block(x, mask=mask)[:, order], atol=1e-3)
+        != ordered
+    )
 
 
 @pytest.mark.parametrize(("activation", "function"), [("relu", F.relu), ("gelu", F.gelu)])
-def test_a_feed_forward_block_has_two_layers(activation: Any, function: Callable[[Tensor], Tensor]) -> None:
+def test_a_feed_forward_block_has_two_layers(
+    activation: Any, function: Callable[[Tensor], Tensor]
+) -> None:
     block = FeedForward(IN, DIM, 3, activation)
     x, mask = sentences()
     hidden = function(x @ block.up.weight.T + block.up.bias)
@@ -350,18 +376,26 @@ class Own(Block):
         ),
     ],
 )
-def test_deepnorm_scales_the_weights_that_set_the_size(kind: BlockFactory, scaled: list[str]) -> None:
+def test_deepnorm_scales_the_weights_that_set_the_size(
+    kind: BlockFactory, scaled: list[str]
+) -> None:
     block = shaken(kind(IN, DIM))
     before = {name: parameter.clone() for name, parameter in block.named_parameters()}
     block.scale_init(0.5)
-    changed = [name for name, parameter in block.named_parameters() if not torch.equal(parameter, before[name])]
+    changed = [
+        name
+        for name, parameter in block.named_parameters()
+        if not torch.equal(parameter, before[name])
+    ]
     assert sorted(changed) == scaled
     for name in scaled:
         torch.testing.assert_close(block.get_parameter(name), before[name] / 2)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
-def test_deepnorm_draws_feed_forward_weights_anew_with_the_gain_of_the_paper(activation: Any) -> None:
+def test_deepnorm_draws_feed_forward_weights_anew_with_the_gain_of_the_paper(
+    activation: Any,
+) -> None:
     torch.manual_seed(0)
     block = FeedForward(256, 256, activation=activation)
     before = {name: parameter.clone() for name, parameter in block.named_parameters()}
@@ -369,7 +403,11 @@ def test_deepnorm_draws_feed_forward_weights_anew_with_the_gain_of_the_paper(act
     xavier = math.sqrt(2 / (256 + 1024))
     for linear in (block.up, block.down):
         assert linear.weight.std().item() == pytest.approx(0.5 * xavier, rel=0.02)
-    changed = [name for name, parameter in block.named_parameters() if not torch.equal(parameter, before[name])]
+    changed = [
+        name
+        for name, parameter in block.named_parameters()
+        if not torch.equal(parameter, before[name])
+    ]
     assert sorted(changed) == ["down.weight", "up.weight"]
 
 
@@ -388,15 +426,33 @@ def test_deepnorm_is_refused_where_it_is_not_defined(kind: BlockFactory, name: s
 @pytest.mark.parametrize(
     ("make_block", "message"),
     [
-        (lambda: Conv(4, 4, kernel=2), "kernel must be odd so that each token is the centre of its window; got 2"),
-        (lambda: Conv(4, 4, kernel=-1), "kernel must be odd so that each token is the centre of its window; got -1"),
+        (
+            lambda: Conv(4, 4, kernel=2),
+            "kernel must be odd so that each token is the centre of its window; got 2",
+        ),
+        (
+            lambda: Conv(4, 4, kernel=-1),
+            "kernel must be odd so that each token is the centre of its window; got -1",
+        ),
         (lambda: Conv(4, 4, dilation=0), "dilation must be at least 1; got 0"),
-        (lambda: LSTM(4, 5), "a bidirectional LSTM writes half of its width in each direction; 5 is odd"),
-        (lambda: GRU(4, 5), "a bidirectional GRU writes half of its width in each direction; 5 is odd"),
+        (
+            lambda: LSTM(4, 5),
+            "a bidirectional LSTM writes half of its width in each direction; 5 is odd",
+        ),
+        (
+            lambda: GRU(4, 5),
+            "a bidirectional GRU writes half of its width in each direction; 5 is odd",
+        ),
         (lambda: Attention(4, 12, heads=4), r"out_dim must be divisible by 2 \* heads = 8; got 12"),
-        (lambda: Attention(4, 13, heads=4, positions="none"), "out_dim must be divisible by heads = 4; got 13"),
+        (
+            lambda: Attention(4, 13, heads=4, positions="none"),
+            "out_dim must be divisible by heads = 4; got 13",
+        ),
         (lambda: Attention(4, 12, heads=0), r"out_dim must be divisible by 2 \* heads = 0; got 12"),
-        (lambda: Encoder(4, Attention, partial(Dense, growth_rate=12)), r"divisible by 2 \* heads = 8; got 12"),
+        (
+            lambda: Encoder(4, Attention, partial(Dense, growth_rate=12)),
+            r"divisible by 2 \* heads = 8; got 12",
+        ),
         (lambda: Chain(4, 4, []), "a chain needs at least one block"),
     ],
 )
@@ -409,7 +465,9 @@ def test_impossible_blocks_are_named(make_block: Callable[[], nn.Module], messag
 def test_attention_without_positions_may_have_heads_of_an_odd_width() -> None:
     block = shaken(Attention(IN, 20, 4, "none").double())
     x, mask = sentences(dtype=torch.float64)
-    assert_rows(block(x, mask=mask), mask, [attend(block, row, row, row) for row in each(x, mask)], 1e-10)
+    assert_rows(
+        block(x, mask=mask), mask, [attend(block, row, row, row) for row in each(x, mask)], 1e-10
+    )
 
 
 def test_one_direction_may_have_an_odd_width() -> None:
@@ -459,7 +517,9 @@ def test_batch_norm_is_that_of_torch_on_the_real_tokens(momentum: float, eps: fl
         torch.testing.assert_close(mine.grad[mask], theirs.grad)
         assert not mine.grad[~mask].any()
         for name in ("weight", "bias"):
-            torch.testing.assert_close(norm.get_parameter(name).grad, other.get_parameter(name).grad)
+            torch.testing.assert_close(
+                norm.get_parameter(name).grad, other.get_parameter(name).grad
+            )
         torch.testing.assert_close(norm.mean, other.running_mean)
         torch.testing.assert_close(norm.variance, other.running_var)
     norm.eval()
@@ -577,7 +637,9 @@ def test_scales_of_a_branch() -> None:
     torch.testing.assert_close(rezero(x, mask=mask), 0.7 * y)
 
 
-@pytest.mark.parametrize(("scale", "learned"), [("none", 0), ("depth", 0), ("layer_scale", DIM), ("rezero", 1)])
+@pytest.mark.parametrize(
+    ("scale", "learned"), [("none", 0), ("depth", 0), ("layer_scale", DIM), ("rezero", 1)]
+)
 def test_scales_of_a_branch_are_learned_or_have_no_weights(scale: Any, learned: int) -> None:
     block = FeedForward(IN, DIM)
     branch = Branch(block, norm="none", scale=scale)
@@ -603,7 +665,9 @@ def test_drop_path_leaves_out_that_share_of_the_sentences(index: int, probabilit
     x, mask = torch.randn(1, 3, IN).expand(4000, 3, IN), torch.ones(4000, 3, dtype=torch.bool)
     y, found = block(x[:1], mask=mask[:1]), branch(x, mask=mask)
     kept = found.flatten(1).any(1)
-    assert kept.float().mean().item() == pytest.approx(1 - probability, abs=0.04)  # five standard deviations
+    assert kept.float().mean().item() == pytest.approx(
+        1 - probability, abs=0.04
+    )  # five standard deviations
     torch.testing.assert_close(found[kept], (y / (1 - probability)).expand(int(kept.sum()), -1, -1))
     assert torch.equal(branch.eval()(x[:1], mask=mask[:1]), y)
 
@@ -637,7 +701,9 @@ def pooled(transition: Any, words: Tensor) -> Tensor:
     for start in range(0, len(words), stride):
         if transition.pool == "conv":
             around = [(k, start + k - 1) for k in range(3) if 0 <= start + k - 1 < len(words)]
-            rows.append(squeeze.bias + sum(squeeze.weight[:, :, k] @ words[place] for k, place in around))
+            rows.append(
+                squeeze.bias + sum(squeeze.weight[:, :, k] @ words[place] for k, place in around)
+            )
             continue
         window = [squeeze.weight @ word + squeeze.bias for word in words[start : start + stride]]
         if transition.pool == "max":
@@ -662,7 +728,9 @@ def test_a_transition_pools_each_sentence_by_itself(pool: Any, stride: int, long
 
 
 @every_pool
-def test_batch_mates_do_not_change_what_a_transition_makes_of_a_sentence(pool: Any, stride: int) -> None:
+def test_batch_mates_do_not_change_what_a_transition_makes_of_a_sentence(
+    pool: Any, stride: int
+) -> None:
     transition = shaken(Transition(IN, 0.5, pool, stride))
     x, mask = sentences()
     y, left = transition(x, mask)
@@ -681,7 +749,9 @@ def test_gradients_of_a_transition_are_those_of_each_sentence(pool: Any, stride:
     inputs = [x, *transition.parameters()]
     found = torch.autograd.grad((y * noise_like(y))[left].sum(), inputs)
     rows = [pooled(transition, words) for words in each(x, mask)]
-    losses = [(row * noise[: len(row)]).sum() for row, noise in zip(rows, noise_like(y), strict=True)]
+    losses = [
+        (row * noise[: len(row)]).sum() for row, noise in zip(rows, noise_like(y), strict=True)
+    ]
     expected = torch.autograd.grad(torch.stack(losses).sum(), inputs)
     for mine, right in zip(found, expected, strict=True):
         assert mine.isfinite().all()
@@ -709,7 +779,9 @@ def test_a_transition_keeps_a_share_of_the_width(compression: float, width: int)
 
 @pytest.mark.parametrize(("compression", "stride"), [(0.0, 2), (-0.5, 2), (1.01, 2), (0.5, 0)])
 def test_impossible_transitions_are_named(compression: float, stride: int) -> None:
-    message = f"compression must be above 0 and at most 1, stride at least 1; got {compression}, {stride}"
+    message = (
+        f"compression must be above 0 and at most 1, stride at least 1; got {compression}, {stride}"
+    )
     with pytest.raises(ValueError, match=message):
         Transition(IN, compression, "average", stride)
 
@@ -727,14 +799,23 @@ def numbers_in(module: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("final_norm", "expected"),
-    [(True, LayerNorm), (False, Norm), (RMSNorm, RMSNorm), (partial(BatchNorm, momentum=0.2), BatchNorm)],
+    [
+        (True, LayerNorm),
+        (False, Norm),
+        (RMSNorm, RMSNorm),
+        (partial(BatchNorm, momentum=0.2), BatchNorm),
+    ],
 )
 def test_the_final_norm_may_be_any(final_norm: Any, expected: type[Norm]) -> None:
-    encoder = Encoder(DIM, Conv, Residual, 1, DIM, partial(Branch, norm_type=RMSNorm), final_norm=final_norm)
+    encoder = Encoder(
+        DIM, Conv, Residual, 1, DIM, partial(Branch, norm_type=RMSNorm), final_norm=final_norm
+    )
     assert type(encoder.norm) is expected
 
 
-@pytest.mark.parametrize("connection", [Plain, Residual, Highway, partial(Dense, growth_rate=8, bottleneck=2)])
+@pytest.mark.parametrize(
+    "connection", [Plain, Residual, Highway, partial(Dense, growth_rate=8, bottleneck=2)]
+)
 def test_shared_blocks_are_one_module(connection: ConnectionFactory) -> None:
     torch.manual_seed(0)
     shared, apart = (Encoder(DIM, Conv, connection, 4, DIM, share=share) for share in (True, False))
@@ -764,7 +845,9 @@ def test_blocks_of_other_widths_or_stages_have_their_own_weights() -> None:
 
 def test_gradients_of_shared_blocks_add_up() -> None:
     torch.manual_seed(0)
-    shared = Encoder(DIM, [Attention, Conv], Residual, 4, DIM, partial(Branch, dropout=0.0), share=True)
+    shared = Encoder(
+        DIM, [Attention, Conv], Residual, 4, DIM, partial(Branch, dropout=0.0), share=True
+    )
     apart = Encoder(DIM, [Attention, Conv], Residual, 4, DIM, partial(Branch, dropout=0.0))
     for mine, theirs in zip(blocks_of(apart), blocks_of(shared), strict=True):
         mine.load_state_dict(theirs.state_dict())
@@ -793,13 +876,21 @@ def test_gradients_of_shared_blocks_add_up() -> None:
 def test_sharing_is_refused_where_nothing_is_shared(
     block: Any, connection: ConnectionFactory, depth: int | list[int]
 ) -> None:
-    with pytest.raises(ValueError, match="share: no two blocks of the list read and write the same widths"):
+    with pytest.raises(
+        ValueError, match="share: no two blocks of the list read and write the same widths"
+    ):
         Encoder(IN, block, connection, depth, DIM, share=True)
 
 
 @pytest.mark.parametrize(
     ("pool", "stride", "stages", "expected"),
-    [("none", 2, 3, 1), ("average", 2, 1, 1), ("average", 2, 3, 4), ("max", 3, 2, 3), ("conv", 2, 2, 2)],
+    [
+        ("none", 2, 3, 1),
+        ("average", 2, 1, 1),
+        ("average", 2, 3, 4),
+        ("max", 3, 2, 3),
+        ("conv", 2, 2, 2),
+    ],
 )
 def test_the_stride_of_an_encoder_is_that_of_all_its_transitions(
     pool: Any, stride: int, stages: int, expected: int
@@ -859,7 +950,9 @@ def test_recomputing_changes_neither_values_nor_gradients(block: Any, connection
     assert torch.equal(encoder.eval()(x, mask)[0], other.eval()(x, mask)[0])
 
 
-@pytest.mark.parametrize("block", [LSTM, GRU, relative, partial(Chain, blocks=[Conv, FeedForward], norm=RMSNorm)])
+@pytest.mark.parametrize(
+    "block", [LSTM, GRU, relative, partial(Chain, blocks=[Conv, FeedForward], norm=RMSNorm)]
+)
 @pytest.mark.parametrize("share", [False, True])
 def test_each_block_can_be_recomputed(block: BlockFactory, share: bool) -> None:
     gradients = []
@@ -888,7 +981,11 @@ def test_each_block_can_be_recomputed(block: BlockFactory, share: bool) -> None:
     ],
     ids=["branch", "chain", "dense", "stream"],
 )
-def test_recomputing_is_refused_where_batches_would_count_twice(make_encoder: Callable[..., Encoder]) -> None:
+def test_recomputing_is_refused_where_batches_would_count_twice(
+    make_encoder: Callable[..., Encoder],
+) -> None:
     make_encoder()
-    with pytest.raises(ValueError, match="recompute would count each batch twice in the statistics of BatchNorm"):
+    with pytest.raises(
+        ValueError, match="recompute would count each batch twice in the statistics of BatchNorm"
+    ):
         make_encoder(recompute=True)

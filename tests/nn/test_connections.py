@@ -28,12 +28,16 @@ SIMPLE: list[BlockFactory] = [Conv, partial(FeedForward, expansion=1)]
 ATTENTION: list[BlockFactory] = [partial(Attention, heads=2), partial(FeedForward, expansion=1)]
 
 
-def sentences(width: int, longer: int = 0, seed: int = 1, loud: float = 100.0) -> tuple[Tensor, Tensor]:
+def sentences(
+    width: int, longer: int = 0, seed: int = 1, loud: float = 100.0
+) -> tuple[Tensor, Tensor]:
     """The same random sentences, with junk that can be chosen at padded positions, and their mask."""
     mask = torch.arange(max(LENGTHS) + longer) < torch.tensor(LENGTHS)[:, None]
     junk = torch.Generator().manual_seed(seed)
     x = loud * torch.randn(*mask.shape, width, generator=junk, dtype=torch.float64)
-    x[mask] = torch.randn(sum(LENGTHS), width, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x[mask] = torch.randn(
+        sum(LENGTHS), width, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     return x, mask
 
 
@@ -55,7 +59,9 @@ def make(
     """An encoder and its first stage; its parameters are random, not those of the start unless these are asked for."""
     torch.manual_seed(0)
     around = partial(Branch, **{"dropout": 0.0, **branch})
-    encoder = Encoder(in_dim, block, connection, depth, DIM, around, final_norm=False, share=share).double()
+    encoder = Encoder(
+        in_dim, block, connection, depth, DIM, around, final_norm=False, share=share
+    ).double()
     if not start:
         randomise(encoder)
     return encoder, encoder.stages[0]
@@ -63,7 +69,9 @@ def make(
 
 def alone(branch: Any) -> Callable[..., Tensor]:
     """A branch as a function of one sentence [L, D] without padding."""
-    return lambda *streams: branch(*(x[None] for x in streams), mask=torch.ones(1, len(streams[0])).bool())[0]
+    return lambda *streams: branch(
+        *(x[None] for x in streams), mask=torch.ones(1, len(streams[0])).bool()
+    )[0]
 
 
 # -- the formulae, for one sentence x [L, D] ---------------------------------------------------------------------------
@@ -71,7 +79,9 @@ def alone(branch: Any) -> Callable[..., Tensor]:
 
 def layer_norm(x: Tensor, norm: Any) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight + norm.bias
+    return (
+        centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight + norm.bias
+    )
 
 
 def rms(x: Tensor) -> Tensor:
@@ -79,7 +89,9 @@ def rms(x: Tensor) -> Tensor:
 
 
 def weigh(weights: Iterable[Tensor], sources: Iterable[Tensor]) -> Tensor:
-    return sum((weight * source for weight, source in zip(weights, sources, strict=True)), torch.zeros(()))
+    return sum(
+        (weight * source for weight, source in zip(weights, sources, strict=True)), torch.zeros(())
+    )
 
 
 def entry(c: Any, x: Tensor) -> Tensor:
@@ -93,7 +105,13 @@ def plain(c: Any, blocks: Blocks, x: Tensor) -> Tensor:
 
 
 def residual(
-    c: Any, blocks: Blocks, x: Tensor, weight: float = 1, normed: bool = False, relu: bool = False, short: bool = False
+    c: Any,
+    blocks: Blocks,
+    x: Tensor,
+    weight: float = 1,
+    normed: bool = False,
+    relu: bool = False,
+    short: bool = False,
 ) -> Tensor:
     for i, f in enumerate(blocks):
         carried = entry(c, x) if i == 0 else x
@@ -129,7 +147,9 @@ def dense(c: Any, blocks: Blocks, x: Tensor) -> Tensor:
     for i, f in enumerate(blocks):
         read = torch.cat(sources, -1)
         if len(c.squeeze):
-            rectified = [layer_norm(source, c.norms[j]).clamp(min=0) for j, source in enumerate(sources)]
+            rectified = [
+                layer_norm(source, c.norms[j]).clamp(min=0) for j, source in enumerate(sources)
+            ]
             read = torch.cat(rectified, -1) @ c.squeeze[i].weight.T + c.squeeze[i].bias
         sources.append(f(read))
     return torch.cat(sources, -1)
@@ -138,7 +158,10 @@ def dense(c: Any, blocks: Blocks, x: Tensor) -> Tensor:
 def dual_path(c: Any, blocks: Blocks, x: Tensor) -> Tensor:
     x, new = entry(c, x), []
     for i, f in enumerate(blocks):
-        sources = [layer_norm(x, c.stream_norms[i]), *(layer_norm(z, c.norms[j]) for j, z in enumerate(new))]
+        sources = [
+            layer_norm(x, c.stream_norms[i]),
+            *(layer_norm(z, c.norms[j]) for j, z in enumerate(new)),
+        ]
         y = f(torch.cat(sources, -1).clamp(min=0) @ c.squeeze[i].weight.T + c.squeeze[i].bias)
         x = x + y[:, : c.dim]
         new.append(y[:, c.dim :])
@@ -158,7 +181,9 @@ def depth_weighted(c: Any, blocks: Blocks, x: Tensor, dilation: int, period: int
 
 
 def attention_weights(query: Tensor, values: list[Tensor]) -> Tensor:
-    return torch.stack([rms(value) @ query for value in values]).softmax(0)[..., None]  # [sources, L, 1]
+    return torch.stack([rms(value) @ query for value in values]).softmax(0)[
+        ..., None
+    ]  # [sources, L, 1]
 
 
 def attention_residuals(c: Any, blocks: Blocks, x: Tensor, span: int) -> Tensor:
@@ -193,7 +218,9 @@ def hyper(c: Any, blocks: Blocks, x: Tensor) -> Tensor:
         weights = c.static[i].view(size, 1, size + 2).expand(-1, len(x), -1)  # [S, L, 1 + S + 1]
         if len(c.dynamic):
             scale = torch.stack([c.scales[i][0]] * (size + 1) + [c.scales[i][1]])
-            moves = [scale * (rms(row) * c.norms[i].weight @ c.dynamic[i].weight.T).tanh() for row in h]
+            moves = [
+                scale * (rms(row) * c.norms[i].weight @ c.dynamic[i].weight.T).tanh() for row in h
+            ]
             weights = weights + torch.stack(moves)
         y = f(weigh(weights[..., :1], h))
         h = [weigh(weights[..., 1 + t, None], h) + weights[t, :, -1:] * y for t in range(size)]
@@ -203,7 +230,10 @@ def hyper(c: Any, blocks: Blocks, x: Tensor) -> Tensor:
 def doubly_stochastic(logits: Tensor, size: int, mixing: str) -> Tensor:
     if mixing == "permutations":
         one = torch.eye(size).to(logits)
-        return weigh(logits.softmax(0), [torch.stack([one[i] for i in order]) for order in permutations(range(size))])
+        return weigh(
+            logits.softmax(0),
+            [torch.stack([one[i] for i in order]) for order in permutations(range(size))],
+        )
     matrix = logits.exp().view(size, size)
     for _ in range(20):
         matrix = matrix / matrix.sum(0, keepdim=True)
@@ -218,10 +248,17 @@ def constrained(c: Any, blocks: Blocks, x: Tensor, mixing: str) -> Tensor:
         sizes = (size, size, len(moves[0]) - 2 * size)
         scale = torch.cat([s.expand(n) for s, n in zip(c.scales[i], sizes, strict=True)])
         parts = [(c.static[i] + scale * move).split(sizes) for move in moves]
-        y = f(torch.stack([read.sigmoid() @ token for (read, _, _), token in zip(parts, h, strict=True)]))
+        y = f(
+            torch.stack(
+                [read.sigmoid() @ token for (read, _, _), token in zip(parts, h, strict=True)]
+            )
+        )
         tokens = []
         for (_, write, logits), token, new in zip(parts, h, y, strict=True):
-            tokens.append(doubly_stochastic(logits, size, mixing) @ token + torch.outer(2 * write.sigmoid(), new))
+            tokens.append(
+                doubly_stochastic(logits, size, mixing) @ token
+                + torch.outer(2 * write.sigmoid(), new)
+            )
         h = torch.stack(tokens)
     return h.mean(1)
 
@@ -233,7 +270,9 @@ class Case(NamedTuple):
     depth: int = 4
 
 
-def case(connection: Callable[..., Any], formula: Callable[..., Tensor], depth: int = 4, **options: Any) -> Case:
+def case(
+    connection: Callable[..., Any], formula: Callable[..., Tensor], depth: int = 4, **options: Any
+) -> Case:
     return Case(partial(connection, **options), partial(formula, **options), depth=depth)
 
 
@@ -282,7 +321,9 @@ def test_values_and_gradients_are_those_of_the_formula(name: str, in_dim: int) -
     rows = [formula(stage.connection, blocks, row[real]) for row, real in zip(x, mask, strict=True)]
     expected = torch.cat(rows)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-    noise = torch.randn(found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    noise = torch.randn(
+        found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
     ours, theirs = (torch.autograd.grad((y * noise).sum(), wanted) for y in (found, expected))
     for mine, right in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-6)
@@ -293,16 +334,28 @@ def test_values_and_gradients_are_those_of_the_formula(name: str, in_dim: int) -
 
 
 @pytest.mark.parametrize("block", [SIMPLE, ATTENTION], ids=["simple", "attention"])
-@pytest.mark.parametrize("name", [name for name in ADDING if name.startswith(("weighted", "hyper", "multi"))])
-def test_learned_connections_are_residual_at_the_start(name: str, block: list[BlockFactory]) -> None:
-    (encoder, stage), (other, right) = make(ADDING[name].connection, block, start=True), make(Residual, block)
+@pytest.mark.parametrize(
+    "name", [name for name in ADDING if name.startswith(("weighted", "hyper", "multi"))]
+)
+def test_learned_connections_are_residual_at_the_start(
+    name: str, block: list[BlockFactory]
+) -> None:
+    (encoder, stage), (other, right) = (
+        make(ADDING[name].connection, block, start=True),
+        make(Residual, block),
+    )
     stage.branches.load_state_dict(right.branches.state_dict())
     x, mask = sentences(DIM)
-    torch.testing.assert_close(encoder(x, mask)[0][mask], other(x, mask)[0][mask], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        encoder(x, mask)[0][mask], other(x, mask)[0][mask], rtol=1e-10, atol=1e-10
+    )
 
 
 def test_rezero_is_the_identity_at_the_start() -> None:
-    (encoder, _), (x, mask) = make(Residual, ATTENTION, start=True, scale="rezero", norm="none"), sentences(DIM)
+    (encoder, _), (x, mask) = (
+        make(Residual, ATTENTION, start=True, scale="rezero", norm="none"),
+        sentences(DIM),
+    )
     assert torch.equal(encoder(x, mask)[0][mask], x[mask])
 
 
@@ -311,13 +364,19 @@ def test_attention_residuals_read_the_mean_at_the_start() -> None:
     values = [x]
     for branch in stage.branches:
         values.append(branch(torch.stack(values).mean(0), mask=mask))
-    torch.testing.assert_close(encoder(x, mask)[0], torch.stack(values).mean(0), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        encoder(x, mask)[0], torch.stack(values).mean(0), rtol=1e-10, atol=1e-10
+    )
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("mixed_precision", [False, True])
-@pytest.mark.parametrize(("mixing", "noise"), [("permutations", 0), ("permutations", 3), ("sinkhorn", 0)])
-def test_constrained_mixing_is_doubly_stochastic(mixing: Any, noise: int, mixed_precision: bool) -> None:
+@pytest.mark.parametrize(
+    ("mixing", "noise"), [("permutations", 0), ("permutations", 3), ("sinkhorn", 0)]
+)
+def test_constrained_mixing_is_doubly_stochastic(
+    mixing: Any, noise: int, mixed_precision: bool
+) -> None:
     torch.manual_seed(0)
     for streams in (1, 2, 3, 4):
         connection, mask = Constrained(DIM, DIM, 2, streams, mixing), torch.ones(2, 5).bool()
@@ -328,7 +387,9 @@ def test_constrained_mixing_is_doubly_stochastic(mixing: Any, noise: int, mixed_
                 found = connection.coefficients(torch.randn(2, 5, streams, DIM), mask, i)[..., 1:-1]
             assert (found >= 0).all()
             for axis in (-1, -2):
-                torch.testing.assert_close(found.sum(axis), torch.ones(2, 5, streams), rtol=0, atol=1e-6)
+                torch.testing.assert_close(
+                    found.sum(axis), torch.ones(2, 5, streams), rtol=0, atol=1e-6
+                )
 
 
 @torch.no_grad()
@@ -347,7 +408,9 @@ def test_deepnorm_scales_initial_weights_once(share: bool, depth: int | list[int
             make(partial(Residual, norm=norm), [block], depth=depth, start=True, share=share)
             for norm in ("deepnorm", "post")
         )
-        for (name, weight), start in zip(scaled.named_parameters(), other.parameters(), strict=True):
+        for (name, weight), start in zip(
+            scaled.named_parameters(), other.parameters(), strict=True
+        ):
             free = ".block." not in name or weight.ndim == 1 or ".query." in name or ".key." in name
             torch.testing.assert_close(weight, start * (1 if free else 12**-0.25), msg=name)
 
@@ -399,7 +462,9 @@ def test_simple_maps_have_a_closed_form(in_dim: int) -> None:
     for gate in stage.connection.gates:
         nn.init.zeros_(gate.weight)
     t = torch.tensor(-0.7).sigmoid().item()
-    rows = [[(t if s else 1) * (1 - t) ** (i - s) if s <= i else 0 for s in range(5)] for i in range(5)]
+    rows = [
+        [(t if s else 1) * (1 - t) ** (i - s) if s <= i else 0 for s in range(5)] for i in range(5)
+    ]
     assert_map(encoder, torch.tensor(rows), in_dim)
 
 
@@ -437,14 +502,23 @@ def test_the_map_of_attention_residuals_is_the_mean_of_their_weights() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("bottleneck", [0, 2])
 def test_the_map_of_dense_shows_shares_of_energy(bottleneck: int) -> None:
-    (encoder, stage), (x, mask) = make(partial(Dense, growth_rate=3, bottleneck=bottleneck), in_dim=IN), sentences(IN)
+    (encoder, stage), (x, mask) = (
+        make(partial(Dense, growth_rate=3, bottleneck=bottleneck), in_dim=IN),
+        sentences(IN),
+    )
     connection, widths = stage.connection, [IN, 3, 3, 3, 3]
-    sources, expected = encoder(x, mask)[0][mask].split(widths, -1), torch.zeros(5, 5, dtype=torch.float64)
+    sources, expected = (
+        encoder(x, mask)[0][mask].split(widths, -1),
+        torch.zeros(5, 5, dtype=torch.float64),
+    )
     for i in range(5):
         for s in range(i + 1):
             moved = sources[s]
             if bottleneck and i < 4:
-                norm, weight = connection.norms[s], connection.squeeze[i].weight.split(widths[: i + 1], 1)[s]
+                norm, weight = (
+                    connection.norms[s],
+                    connection.squeeze[i].weight.split(widths[: i + 1], 1)[s],
+                )
                 moved = (layer_norm(moved, norm).clamp(min=0) - norm.bias.clamp(min=0)) @ weight.T
             expected[i, s] = moved.square().sum()
     assert_map(encoder, expected / expected.sum(1, keepdim=True), IN)
@@ -463,7 +537,9 @@ def test_padding_does_not_change_a_map(name: str) -> None:
 
 
 def test_each_stage_has_a_map() -> None:
-    assert [found.shape for found in connection_maps(make(Dense, depth=[2, 3])[0], *sentences(DIM))] == [(3, 3), (4, 4)]
+    assert [
+        found.shape for found in connection_maps(make(Dense, depth=[2, 3])[0], *sentences(DIM))
+    ] == [(3, 3), (4, 4)]
     for found in connection_maps(make(Residual, depth=[2, 3])[0], *sentences(DIM)):
         torch.testing.assert_close(found, torch.ones_like(found).tril())
 

@@ -19,7 +19,9 @@ class Case(NamedTuple):
     scores: Scores
 
 
-def case(seed: int, lengths: Sequence[int], labels: int, forbidden: float = 0.0, scale: float = 2.0) -> Case:
+def case(
+    seed: int, lengths: Sequence[int], labels: int, forbidden: float = 0.0, scale: float = 2.0
+) -> Case:
     """Random scores; a share of the moves, starts and ends is forbidden, but the label 0 may follow anything."""
     source = torch.Generator().manual_seed(seed)
 
@@ -75,7 +77,9 @@ def distributions(given: Case) -> list[dict[tuple[int, ...], float]]:
 def test_log_partition_sums_over_all_paths(given: Case) -> None:
     scored = [paths(given, i) for i in range(len(given.mask))]
     expected = [torch.tensor(list(s.values()), dtype=torch.float64).logsumexp(0) for s in scored]
-    torch.testing.assert_close(crf.log_partition(*given), torch.stack(expected), rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(
+        crf.log_partition(*given), torch.stack(expected), rtol=1e-12, atol=1e-10
+    )
 
 
 @everywhere
@@ -86,7 +90,9 @@ def test_marginals_sum_over_the_paths_through_a_label(given: Case) -> None:
         for path, probability in paths_of.items():
             for t, tag in enumerate(path):
                 expected[t, tag] += probability
-        torch.testing.assert_close(marginals[sentence, given.mask[sentence]], expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            marginals[sentence, given.mask[sentence]], expected, rtol=1e-9, atol=1e-12
+        )
 
 
 @everywhere
@@ -113,9 +119,13 @@ def test_path_score_adds_up_one_path(given: Case) -> None:
     for _ in range(5):
         tags = torch.randint(given.emissions.shape[-1], given.mask.shape, generator=source)
         rows = zip(tags, given.mask, given.emissions, strict=True)
-        expected = [score(row[mask].tolist(), emissions, given.scores) for row, mask, emissions in rows]
+        expected = [
+            score(row[mask].tolist(), emissions, given.scores) for row, mask, emissions in rows
+        ]
         found = crf.path_score(given.emissions, tags, given.mask, given.scores)
-        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-10)
+        torch.testing.assert_close(
+            found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-10
+        )
 
 
 @everywhere
@@ -131,9 +141,13 @@ def test_chain_probabilities_multiply_to_that_of_any_span(given: Case, seed: int
         for sentence, paths_of in enumerate(every):
             path = tags[sentence, given.mask[sentence]].tolist()
             for start, end in ((a, b) for b in range(1, len(path) + 1) for a in range(b)):
-                expected = sum(p for other, p in paths_of.items() if list(other[start:end]) == path[start:end])
+                expected = sum(
+                    p for other, p in paths_of.items() if list(other[start:end]) == path[start:end]
+                )
                 prefix = sum(p for other, p in paths_of.items() if other[start] == path[start])
-                if prefix < 1e-200:  # a span that cannot begin has probability zero, whatever is said of its rest
+                if (
+                    prefix < 1e-200
+                ):  # a span that cannot begin has probability zero, whatever is said of its rest
                     assert here[sentence, start] < -400
                     continue
                 found = (here[sentence, start] + after[sentence, start + 1 : end].sum()).exp()
@@ -141,7 +155,9 @@ def test_chain_probabilities_multiply_to_that_of_any_span(given: Case, seed: int
 
 
 def padded(given: Case, extra: int) -> Case:
-    junk = torch.full((len(given.mask), extra, given.emissions.shape[-1]), 77.0, dtype=torch.float64)
+    junk = torch.full(
+        (len(given.mask), extra, given.emissions.shape[-1]), 77.0, dtype=torch.float64
+    )
     mask = torch.cat((given.mask, torch.zeros(len(given.mask), extra, dtype=torch.bool)), 1)
     emissions = given.emissions.masked_fill(~given.mask[..., None], -55.0)
     return Case(torch.cat((emissions, junk), 1), mask, given.scores)
@@ -155,9 +171,13 @@ def test_padding_does_not_change_scores(given: Case) -> None:
     assert torch.equal(longer_tags[:, :length], tags)
     assert not longer_tags[:, length:].any()
     torch.testing.assert_close(crf.log_partition(*longer), crf.log_partition(*given))
-    torch.testing.assert_close(crf.marginals(*longer)[:, :length][given.mask], crf.marginals(*given)[given.mask])
+    torch.testing.assert_close(
+        crf.marginals(*longer)[:, :length][given.mask], crf.marginals(*given)[given.mask]
+    )
     found = crf.path_score(longer.emissions, longer_tags, longer.mask, longer.scores)
-    torch.testing.assert_close(found, crf.path_score(given.emissions, tags, given.mask, given.scores))
+    torch.testing.assert_close(
+        found, crf.path_score(given.emissions, tags, given.mask, given.scores)
+    )
     chains = crf.chain_probabilities(longer.emissions, longer_tags, longer.mask, longer.scores)
     expected = crf.chain_probabilities(given.emissions, tags, given.mask, given.scores)
     for new, old in zip(chains, expected, strict=True):
@@ -169,7 +189,8 @@ def test_padding_gets_no_gradient() -> None:
     emissions = given.emissions.clone().requires_grad_()
     partition = crf.log_partition(emissions, given.mask, given.scores)
     (
-        partition - crf.path_score(emissions, torch.ones_like(given.mask).long(), given.mask, given.scores)
+        partition
+        - crf.path_score(emissions, torch.ones_like(given.mask).long(), given.mask, given.scores)
     ).sum().backward()
     assert emissions.grad is not None
     assert not emissions.grad[~given.mask].any()
@@ -180,7 +201,9 @@ def test_a_path_has_no_more_than_the_weight_of_all() -> None:
     given = case(5, [30, 17, 1], 7, forbidden=0.2)
     best = crf.path_score(given.emissions, crf.viterbi(*given), given.mask, given.scores)
     assert (best < crf.log_partition(*given)).all()
-    torch.testing.assert_close(crf.marginals(*given).sum(-1), torch.ones_like(given.mask, dtype=torch.float64))
+    torch.testing.assert_close(
+        crf.marginals(*given).sum(-1), torch.ones_like(given.mask, dtype=torch.float64)
+    )
 
 
 def test_derivatives_agree_with_finite_differences() -> None:
@@ -196,10 +219,14 @@ def test_extreme_scores_stay_finite(value: float, seed: int) -> None:
     emissions = (value * given.emissions.sign()).float().requires_grad_()
     scores = Scores(*(s.float().requires_grad_() for s in given.scores))
     tags = crf.viterbi(emissions.detach(), given.mask, Scores(*(s.detach() for s in scores)))
-    loss = crf.log_partition(emissions, given.mask, scores) - crf.path_score(emissions, tags, given.mask, scores)
+    loss = crf.log_partition(emissions, given.mask, scores) - crf.path_score(
+        emissions, tags, given.mask, scores
+    )
     chances = crf.chain_probabilities(emissions, tags, given.mask, scores)
     marginals = crf.marginals(emissions, given.mask, scores)
-    (loss.sum() + sum(chance[given.mask].sum() for chance in chances) + marginals.square().sum()).backward()
+    (
+        loss.sum() + sum(chance[given.mask].sum() for chance in chances) + marginals.square().sum()
+    ).backward()
     for tensor in (loss, *chances, marginals, emissions.grad, *(s.grad for s in scores)):
         assert tensor is not None
         assert tensor.isfinite().all()
@@ -211,14 +238,20 @@ def test_single_precision_agrees_with_brute_force_at_any_spread(spread: float, s
     given = case(seed, [4, 2, 1], 4, forbidden=0.4)
     given = Case(spread * given.emissions, given.mask, given.scores)
     scored = [paths(given, i) for i in range(len(given.mask))]
-    expected = torch.stack([torch.tensor(list(s.values()), dtype=torch.float64).logsumexp(0) for s in scored])
-    found = crf.log_partition(given.emissions.float(), given.mask, Scores(*(s.float() for s in given.scores)))
+    expected = torch.stack(
+        [torch.tensor(list(s.values()), dtype=torch.float64).logsumexp(0) for s in scored]
+    )
+    found = crf.log_partition(
+        given.emissions.float(), given.mask, Scores(*(s.float() for s in given.scores))
+    )
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("spread", [300.0, 1e5])
 @everywhere
-def test_sums_and_gradients_are_exact_however_far_scores_are_apart(given: Case, spread: float) -> None:
+def test_sums_and_gradients_are_exact_however_far_scores_are_apart(
+    given: Case, spread: float
+) -> None:
     given = given._replace(emissions=spread * given.emissions)
     emissions = given.emissions.clone().requires_grad_()
     found = crf.log_partition(emissions, given.mask, given.scores)
@@ -235,13 +268,19 @@ def test_sums_and_gradients_are_exact_however_far_scores_are_apart(given: Case, 
 
 def test_the_only_legal_way_in_may_be_far_behind() -> None:
     ban = math.inf
-    moves = torch.tensor([[0, 0, -ban], [0, 0, 0], [0, 0, 0]], dtype=torch.float64)  # O, B, I: no I after O
-    scores = Scores(moves, torch.tensor([0, 0, -ban], dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    moves = torch.tensor(
+        [[0, 0, -ban], [0, 0, 0], [0, 0, 0]], dtype=torch.float64
+    )  # O, B, I: no I after O
+    scores = Scores(
+        moves, torch.tensor([0, 0, -ban], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    )
     emissions = torch.tensor([[[800, 0, 0], [0, 0, 2400]]], dtype=torch.float64).requires_grad_()
     found = crf.log_partition(emissions, torch.ones(1, 2, dtype=torch.bool), scores)
     found.sum().backward()
     assert found.item() == pytest.approx(2400)
-    torch.testing.assert_close(emissions.grad, torch.tensor([[[0, 1, 0], [0, 0, 1]]], dtype=torch.float64))
+    torch.testing.assert_close(
+        emissions.grad, torch.tensor([[[0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
+    )
 
 
 def test_a_sentence_without_tokens_has_one_path_which_is_empty() -> None:
@@ -250,9 +289,14 @@ def test_a_sentence_without_tokens_has_one_path_which_is_empty() -> None:
     mask[1] = False
     emissions = given.emissions.clone().requires_grad_()
     tags = torch.zeros_like(mask).long()
-    found = (crf.log_partition(emissions, mask, given.scores), crf.path_score(emissions, tags, mask, given.scores))
+    found = (
+        crf.log_partition(emissions, mask, given.scores),
+        crf.path_score(emissions, tags, mask, given.scores),
+    )
     assert found[0][1] == found[1][1] == 0
-    chances = crf.chain_probabilities(emissions, crf.viterbi(emissions, mask, given.scores), mask, given.scores)
+    chances = crf.chain_probabilities(
+        emissions, crf.viterbi(emissions, mask, given.scores), mask, given.scores
+    )
     torch.stack([part.sum() for part in (*found, *chances)]).sum().backward()
     assert emissions.grad is not None and emissions.grad.isfinite().all()
     expected = crf.log_partition(given.emissions, given.mask, given.scores)

@@ -82,7 +82,10 @@ def test_the_character_convolution_is_the_maximum_over_windows() -> None:
     spelling = torch.tensor([3, 4, 5, 6])
     x = nn.functional.pad(module.table(spelling), (0, 0, 1, 1))
     assert module.conv.bias is not None
-    windows = [torch.einsum("odk,kd->o", module.conv.weight, x[t : t + 3]) + module.conv.bias for t in range(4)]
+    windows = [
+        torch.einsum("odk,kd->o", module.conv.weight, x[t : t + 3]) + module.conv.bias
+        for t in range(4)
+    ]
     expected = torch.stack(windows).amax(0).clamp(min=0)
     torch.testing.assert_close(module(spelling[None])[0], expected)
 
@@ -97,7 +100,10 @@ def test_the_order_of_characters_matters(reader: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CharCNN(20, kernel=4), "kernel must be odd so that each character is the centre of its window; got 4"),
+        (
+            lambda: CharCNN(20, kernel=4),
+            "kernel must be odd so that each character is the centre of its window; got 4",
+        ),
         (lambda: CharLSTM(20, out_dim=51), "half of its width in each direction; 51 is odd"),
     ],
 )
@@ -124,8 +130,13 @@ def test_frozen_vectors_get_no_gradient_and_other_words_do(freeze: bool) -> None
     given = batch(known)
     embed(embeddings, given).square().sum().backward()
     assert embeddings.table.weight.grad is not None
-    touched = {known.words[i - SPECIAL] for i in embeddings.table.weight.grad.any(1).nonzero()[:, 0].tolist()}
-    read = {word.lower() if word not in VECTORS else word for text in SENTENCES for word in text.split()}
+    touched = {
+        known.words[i - SPECIAL]
+        for i in embeddings.table.weight.grad.any(1).nonzero()[:, 0].tolist()
+    }
+    read = {
+        word.lower() if word not in VECTORS else word for text in SENTENCES for word in text.split()
+    }
     assert touched == (read - set(VECTORS) if freeze else read)
 
 
@@ -133,7 +144,9 @@ def test_an_optimizer_moves_only_what_is_not_frozen() -> None:
     known = vocabulary(VECTORS, 3)
     embeddings = Embeddings(known, freeze=True, word_dropout=0.0, dropout=0.0)
     before = embeddings.table.weight.detach().clone()
-    optimizer = torch.optim.AdamW([{"params": list(embeddings.parameters()), "weight_decay": 0.0}], lr=0.1)
+    optimizer = torch.optim.AdamW(
+        [{"params": list(embeddings.parameters()), "weight_decay": 0.0}], lr=0.1
+    )
     for _ in range(3):
         optimizer.zero_grad()
         embed(embeddings, batch(known)).square().sum().backward()
@@ -158,12 +171,18 @@ def test_vectors_land_on_their_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dim", "vector_dim", "width"), [(None, 0, 100), (None, 50, 50), (50, 50, 50), (7, 0, 7), (7, 50, None)]
+    ("dim", "vector_dim", "width"),
+    [(None, 0, 100), (None, 50, 50), (50, 50, 50), (7, 0, 7), (7, 50, None)],
 )
-def test_the_width_of_words_follows_the_vectors(dim: int | None, vector_dim: int, width: int | None) -> None:
+def test_the_width_of_words_follows_the_vectors(
+    dim: int | None, vector_dim: int, width: int | None
+) -> None:
     known = vocabulary(VECTORS if vector_dim else None, vector_dim)
     if width is None:
-        with pytest.raises(ValueError, match=r"embeddings\.dim is 7, but the vector file has width 50: leave dim out"):
+        with pytest.raises(
+            ValueError,
+            match=r"embeddings\.dim is 7, but the vector file has width 50: leave dim out",
+        ):
             Embeddings(known, dim)
     else:
         embeddings = Embeddings(known, dim, characters=None)

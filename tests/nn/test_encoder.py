@@ -36,7 +36,10 @@ BLOCKS: dict[str, Callable[[int, int], Block] | list[Callable[[int, int], Block]
     "transformer": [partial(Attention, heads=2), FeedForward],
     "gru": partial(GRU, bidirectional=False),
     "separable": partial(Conv, kernel=5, separable=True, activation="glu"),
-    "relative": [partial(Attention, heads=2, positions="relative"), partial(FeedForward, activation="swiglu")],
+    "relative": [
+        partial(Attention, heads=2, positions="relative"),
+        partial(FeedForward, activation="swiglu"),
+    ],
     "chain": partial(Chain, blocks=[Conv, partial(Conv, dilation=2, order="before")], norm=RMSNorm),
 }
 CONNECTIONS: dict[str, Callable[[int, int, int], Connection]] = {
@@ -74,7 +77,9 @@ def each_pair(test: Callable[..., Any]) -> Callable[..., Any]:
     return every_block(pytest.mark.parametrize("connection", CONNECTIONS)(test))
 
 
-def make(block: str, connection: str, depth: int | list[int], seed: int = 0, **options: Any) -> Encoder:
+def make(
+    block: str, connection: str, depth: int | list[int], seed: int = 0, **options: Any
+) -> Encoder:
     torch.manual_seed(seed)
     branch = options.pop("branch", partial(Branch, dropout=0.0))
     return Encoder(IN, BLOCKS[block], CONNECTIONS[connection], depth, DIM, branch, **options)
@@ -99,7 +104,10 @@ def stages(encoder: Encoder) -> list[Any]:
 @each_pair
 def test_a_sentence_does_not_see_its_batch(block: str, connection: str, depth: int) -> None:
     encoder = make(block, connection, depth, branch=partial(Branch, dropout=0.5)).eval()
-    for dtype, tolerance in ((torch.float32, AMPLIFIED.get((connection, block, depth), 1e-5)), (torch.float64, 1e-9)):
+    for dtype, tolerance in (
+        (torch.float32, AMPLIFIED.get((connection, block, depth), 1e-5)),
+        (torch.float64, 1e-9),
+    ):
         x, mask = sentences()
         x = x.to(dtype)
         found, same = encoder.to(dtype)(x, mask)
@@ -107,7 +115,9 @@ def test_a_sentence_does_not_see_its_batch(block: str, connection: str, depth: i
         assert found.shape == (*mask.shape, encoder.out_dim)
         order = torch.tensor([3, 0, 4, 2, 1])
         permuted = encoder(x[order], mask[order])[0]
-        torch.testing.assert_close(permuted[mask[order]], found[order][mask[order]], rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            permuted[mask[order]], found[order][mask[order]], rtol=tolerance, atol=tolerance
+        )
         for row, real, expected in zip(x, mask, found, strict=True):
             alone = encoder(row[real][None], torch.ones(1, int(real.sum()), dtype=torch.bool))[0][0]
             torch.testing.assert_close(alone, expected[real], rtol=tolerance, atol=tolerance)
@@ -115,7 +125,9 @@ def test_a_sentence_does_not_see_its_batch(block: str, connection: str, depth: i
 
 @each_pair
 def test_all_parameters_learn_and_all_is_saved(block: str, connection: str, depth: int) -> None:
-    encoder, other = (make(block, connection, depth, seed).double() for seed in (0, 1))  # small steps from 1 count
+    encoder, other = (
+        make(block, connection, depth, seed).double() for seed in (0, 1)
+    )  # small steps from 1 count
     x, mask = sentences()
     x = x.double().requires_grad_()
     before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
@@ -125,9 +137,13 @@ def test_all_parameters_learn_and_all_is_saved(block: str, connection: str, dept
         optimizer.zero_grad()
         (encoder(x, mask)[0] * noise)[mask].mean().backward()
         if step == 0:
-            silent = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+            silent = [
+                name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()
+            ]
             pattern = SILENT.get(connection)
-            assert [name for name in silent if pattern is None or not re.search(pattern, name)] == []
+            assert [
+                name for name in silent if pattern is None or not re.search(pattern, name)
+            ] == []
             assert x.grad is not None and x.grad[mask].any(-1).all() and not x.grad[~mask].any()
         nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
@@ -161,7 +177,12 @@ def test_every_pair_learns_a_small_problem(block: str, connection: str) -> None:
 
 
 def test_blocks_that_start_at_zero_learn_from_the_second_step_on() -> None:
-    encoder = make("transformer", "residual", 4, branch=partial(Branch, norm="none", scale="rezero", dropout=0.0))
+    encoder = make(
+        "transformer",
+        "residual",
+        4,
+        branch=partial(Branch, norm="none", scale="rezero", dropout=0.0),
+    )
     x, mask = sentences()
     optimizer = torch.optim.SGD(encoder.parameters(), 0.1)
     for step in range(2):
@@ -175,12 +196,17 @@ def test_blocks_that_start_at_zero_learn_from_the_second_step_on() -> None:
 # -- how stages are put together ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("connection", "width"), [("plain", 16), ("residual", 16), ("dense", (12 + 16) // 2 + 24)])
+@pytest.mark.parametrize(
+    ("connection", "width"), [("plain", 16), ("residual", 16), ("dense", (12 + 16) // 2 + 24)]
+)
 def test_the_width_that_leaves_an_encoder_is_known(connection: str, width: int) -> None:
     encoder = make("conv", connection, [2, 3])
     x, mask = sentences()
     assert encoder.out_dim == encoder(x, mask)[0].shape[-1] == width
-    assert encoder.transitions[0](encoder.stages[0](x, mask), mask)[0].shape[-1] == stages(encoder)[1].connection.in_dim
+    assert (
+        encoder.transitions[0](encoder.stages[0](x, mask), mask)[0].shape[-1]
+        == stages(encoder)[1].connection.in_dim
+    )
 
 
 def test_a_list_of_blocks_is_cycled_through_all_stages() -> None:
@@ -197,7 +223,9 @@ def test_branches_know_their_place_in_the_whole_encoder() -> None:
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
-@pytest.mark.parametrize("options", [{"drop_path": 0.9}, {"scale": "rezero", "norm": "none"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"drop_path": 0.9}, {"scale": "rezero", "norm": "none"}], ids=str
+)
 @pytest.mark.filterwarnings("ignore:.*nothing passes by a block")
 def test_the_output_depends_on_every_sentence_whatever_a_branch_leaves_out(
     connection: str, options: dict[str, Any]
@@ -222,7 +250,9 @@ def test_where_nothing_passes_by_a_block_it_is_never_left_out(options: dict[str,
     assert torch.equal(encoder(x, mask)[0], control(x, mask)[0])
 
 
-def test_a_new_connection_has_something_beside_its_blocks_as_soon_as_it_writes_more_than_they_do() -> None:
+def test_a_new_connection_has_something_beside_its_blocks_as_soon_as_it_writes_more_than_they_do() -> (
+    None
+):
     class Averaged(Connection):
         """The mean of the stream and what the block wrote."""
 
@@ -240,7 +270,9 @@ def test_a_new_connection_may_hand_several_streams_to_a_block() -> None:
         def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
 
-        def read(self, state: tuple[Tensor, Tensor], i: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
+        def read(
+            self, state: tuple[Tensor, Tensor], i: int
+        ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
             return (state[0], state[1], state[1]), state
 
         def write(self, state: tuple[Tensor, Tensor], y: Tensor, i: int) -> tuple[Tensor, Tensor]:
@@ -250,7 +282,15 @@ def test_a_new_connection_may_hand_several_streams_to_a_block() -> None:
             return state[0]
 
     torch.manual_seed(0)
-    encoder = Encoder(DIM, partial(Attention, heads=2), Looking, 2, DIM, partial(Branch, norm="none"), final_norm=False)
+    encoder = Encoder(
+        DIM,
+        partial(Attention, heads=2),
+        Looking,
+        2,
+        DIM,
+        partial(Branch, norm="none"),
+        final_norm=False,
+    )
     x, mask = sentences(DIM)
     first, second = (branch.block for branch in stages(encoder.eval())[0].branches)
     h = x + first(x, mask=mask)
@@ -264,16 +304,31 @@ def test_a_new_connection_may_hand_several_streams_to_a_block() -> None:
         ({"depth": []}, "depth and dim must be at least 1"),
         ({"dim": 0}, "dim 0"),
         ({"block": []}, "encoder.block is empty"),
-        ({"block": Attention, "connection": partial(Dense, growth_rate=12)}, r"divisible by 2 \* heads = 8; got 12"),
+        (
+            {"block": Attention, "connection": partial(Dense, growth_rate=12)},
+            r"divisible by 2 \* heads = 8; got 12",
+        ),
         ({"connection": partial(Dense, growth_rate=0)}, "growth_rate must be at least 1"),
         ({"connection": partial(DualPath, growth_rate=0)}, "growth_rate must be at least 1"),
-        ({"connection": partial(DepthWeighted, period=0)}, "dilation and period must be at least 1; got 1 and 0"),
+        (
+            {"connection": partial(DepthWeighted, period=0)},
+            "dilation and period must be at least 1; got 1 and 0",
+        ),
         ({"connection": partial(AttentionResiduals, span=0)}, "span must be at least 1"),
         ({"connection": partial(HyperConnections, streams=0)}, "streams must be at least 1"),
-        ({"connection": partial(ManifoldConstrainedHyperConnections, streams=6)}, "720 permutations: use mixing"),
-        ({"block": LSTM, "connection": partial(Residual, norm="deepnorm")}, "deepnorm is not defined for LSTM"),
+        (
+            {"connection": partial(ManifoldConstrainedHyperConnections, streams=6)},
+            "720 permutations: use mixing",
+        ),
+        (
+            {"block": LSTM, "connection": partial(Residual, norm="deepnorm")},
+            "deepnorm is not defined for LSTM",
+        ),
         ({"share": True, "depth": 1}, "share: no two blocks"),
-        ({"branch": partial(Branch, norm_type=BatchNorm), "recompute": True}, "count each batch twice"),
+        (
+            {"branch": partial(Branch, norm_type=BatchNorm), "recompute": True},
+            "count each batch twice",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_said(options: dict[str, Any], message: str) -> None:

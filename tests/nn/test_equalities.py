@@ -57,7 +57,9 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
 def assert_same_gradients(found: Tensor, expected: Tensor, wanted: list[Tensor]) -> None:
     """The same values, and gradients of what both were computed from."""
     assert_equal(found, expected)
-    noise = torch.randn(found.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    noise = torch.randn(
+        found.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     ours, theirs = (torch.autograd.grad((y * noise).sum(), wanted) for y in (found, expected))
     assert ours[0].any()
     for mine, right in zip(ours, theirs, strict=True):
@@ -70,20 +72,29 @@ def assert_same_gradients(found: Tensor, expected: Tensor, wanted: list[Tensor])
 @pytest.mark.parametrize("in_dim", [DIM, IN])
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize(("block", "layers"), [(LSTM, nn.LSTM), (GRU, nn.GRU)])
-def test_plain_recurrent_blocks_are_the_layers_of_torch(block: Any, layers: Any, depth: int, in_dim: int) -> None:
+def test_plain_recurrent_blocks_are_the_layers_of_torch(
+    block: Any, layers: Any, depth: int, in_dim: int
+) -> None:
     encoder = random(lambda: Encoder(in_dim, block, Plain, depth, DIM, bare, final_norm=False))
     other = layers(in_dim, DIM // 2, depth, batch_first=True, bidirectional=True).double()
     x, mask = sentences(in_dim)
     theirs, names = x.detach().clone().requires_grad_(), {}
     for i, branch in enumerate(encoder.stages[0].branches):
         for side, layer in (("", branch.block.ahead), ("_reverse", branch.block.back)):
-            names |= {name.replace("_l0", f"_l{i}{side}"): weight for name, weight in layer.named_parameters()}
+            names |= {
+                name.replace("_l0", f"_l{i}{side}"): weight
+                for name, weight in layer.named_parameters()
+            }
     other.load_state_dict(names)
-    packed = nn.utils.rnn.pack_padded_sequence(theirs, mask.sum(1), batch_first=True, enforce_sorted=False)
+    packed = nn.utils.rnn.pack_padded_sequence(
+        theirs, mask.sum(1), batch_first=True, enforce_sorted=False
+    )
     expected, _ = nn.utils.rnn.pad_packed_sequence(other(packed)[0], batch_first=True)
     found = encoder(x, mask)[0]
     assert_equal(found[mask], expected[mask])
-    noise = torch.randn(found.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    noise = torch.randn(
+        found.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     for y in (found, expected):
         (y * noise)[mask].sum().backward()
     assert x.grad is not None and theirs.grad is not None and x.grad[mask].any()
@@ -102,32 +113,54 @@ def transformer_weights(encoder: Any, post: bool) -> Weights:
     for i, branch in enumerate(stage.branches):
         attention, block = i % 2 == 0, branch.block
         parts = {f"norm{i % 2 + 1}": norms[i]}
-        parts |= {"self_attn.out_proj": block.out} if attention else {"linear1": block.up, "linear2": block.down}
+        parts |= (
+            {"self_attn.out_proj": block.out}
+            if attention
+            else {"linear1": block.up, "linear2": block.down}
+        )
         for name, part in parts.items():
-            weights |= {f"layers.{i // 2}.{name}.{kind}": getattr(part, kind) for kind in ("weight", "bias")}
+            weights |= {
+                f"layers.{i // 2}.{name}.{kind}": getattr(part, kind) for kind in ("weight", "bias")
+            }
         if attention:
             for kind in ("weight", "bias"):
-                stacked = torch.cat([getattr(part, kind) for part in (block.query, block.key, block.value)])
+                stacked = torch.cat(
+                    [getattr(part, kind) for part in (block.query, block.key, block.value)]
+                )
                 weights[f"layers.{i // 2}.self_attn.in_proj_{kind}"] = stacked
-    return weights if post else weights | {"norm.weight": encoder.norm.weight, "norm.bias": encoder.norm.bias}
+    return (
+        weights
+        if post
+        else weights | {"norm.weight": encoder.norm.weight, "norm.bias": encoder.norm.bias}
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("post", [True, False])
-def test_residual_attention_is_the_transformer_of_torch(post: bool, activation: Any, training: bool) -> None:
+def test_residual_attention_is_the_transformer_of_torch(
+    post: bool, activation: Any, training: bool
+) -> None:
     blocks: Any = [
         partial(Attention, heads=2, positions="none"),
         partial(FeedForward, expansion=2, activation=activation),
     ]
     connection = partial(Residual, norm="post" if post else "none")
     branch = partial(Branch, norm="none" if post else "pre", dropout=0.0)
-    encoder = random(lambda: Encoder(DIM, blocks, connection, 6, DIM, branch, final_norm=not post)).train(training)
-    layer = nn.TransformerEncoderLayer(DIM, 2, 2 * DIM, 0.0, activation, batch_first=True, norm_first=not post)
+    encoder = random(
+        lambda: Encoder(DIM, blocks, connection, 6, DIM, branch, final_norm=not post)
+    ).train(training)
+    layer = nn.TransformerEncoderLayer(
+        DIM, 2, 2 * DIM, 0.0, activation, batch_first=True, norm_first=not post
+    )
     last = None if post else nn.LayerNorm(DIM)
-    other = nn.TransformerEncoder(layer, 3, last, enable_nested_tensor=False).double().train(training)
+    other = (
+        nn.TransformerEncoder(layer, 3, last, enable_nested_tensor=False).double().train(training)
+    )
     weights = transformer_weights(encoder, post)
-    assert {name: w.shape for name, w in weights.items()} == {n: p.shape for n, p in other.named_parameters()}
+    assert {name: w.shape for name, w in weights.items()} == {
+        n: p.shape for n, p in other.named_parameters()
+    }
     x, mask = sentences(DIM)
     expected = functional_call(other, dict(weights), (x,), {"src_key_padding_mask": ~mask})
     assert_same_gradients(encoder(x, mask)[0][mask], expected[mask], [x, *encoder.parameters()])
@@ -157,7 +190,10 @@ class DenseLayer(nn.Module):
     def __init__(self, width: int, growth: int):
         super().__init__()
         self.norm1, self.conv1 = nn.BatchNorm1d(width), nn.Conv1d(width, 4 * growth, 1)
-        self.norm2, self.conv2 = nn.BatchNorm1d(4 * growth), nn.Conv1d(4 * growth, growth, 3, padding=1)
+        self.norm2, self.conv2 = (
+            nn.BatchNorm1d(4 * growth),
+            nn.Conv1d(4 * growth, growth, 3, padding=1),
+        )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         y = convolved(self.conv1, normed(self.norm1, x, mask).relu(), mask)
@@ -176,7 +212,9 @@ class DenseNet(nn.Module):
             if i:
                 self.norm, self.conv = nn.BatchNorm1d(width), nn.Conv1d(width, width // 2, 1)
                 width //= 2
-            self.blocks.append(nn.ModuleList(DenseLayer(width + growth * j, growth) for j in range(depth)))
+            self.blocks.append(
+                nn.ModuleList(DenseLayer(width + growth * j, growth) for j in range(depth))
+            )
             width += growth * depth
         self.last = nn.LayerNorm(width)
 
@@ -198,14 +236,23 @@ def dense_weights(encoder: Any) -> Weights:
 
     def put(name: str, module: Any, scale: Tensor | None = None, kernel: bool = False) -> None:
         weight = module.weight if scale is None else module.weight / scale
-        weights.update({f"{name}.weight": weight[..., None] if kernel else weight, f"{name}.bias": module.bias})
+        weights.update(
+            {f"{name}.weight": weight[..., None] if kernel else weight, f"{name}.bias": module.bias}
+        )
 
     for b, stage in enumerate(encoder.stages):
         sources = stage.connection.norms
-        for i, (branch, squeeze) in enumerate(zip(stage.branches, stage.connection.squeeze, strict=True)):
-            name, scale = f"blocks.{b}.{i}", 0.5 + torch.rand(squeeze.in_features, dtype=torch.float64)
+        for i, (branch, squeeze) in enumerate(
+            zip(stage.branches, stage.connection.squeeze, strict=True)
+        ):
+            name, scale = (
+                f"blocks.{b}.{i}",
+                0.5 + torch.rand(squeeze.in_features, dtype=torch.float64),
+            )
             for kind in ("weight", "bias"):
-                weights[f"{name}.norm1.{kind}"] = scale * torch.cat([getattr(n, kind) for n in sources[: i + 1]])
+                weights[f"{name}.norm1.{kind}"] = scale * torch.cat(
+                    [getattr(n, kind) for n in sources[: i + 1]]
+                )
             put(f"{name}.conv1", squeeze, scale, kernel=True)
             put(f"{name}.norm2", branch.norm_in)
             put(f"{name}.conv2", branch.block.conv)
@@ -220,15 +267,22 @@ def test_dense_convolutions_are_a_densenet(lengths: tuple[int, ...]) -> None:
     growth, depths, batch_norm = 3, (3, 2), BatchNorm
     connection = partial(Dense, growth_rate=growth, bottleneck=4, norm=batch_norm)
     branch = partial(Branch, norm="pre", norm_type=batch_norm, dropout=0.0)
-    block, transition = partial(Conv, order="before", activation="relu"), partial(Transition, norm=batch_norm)
+    block, transition = (
+        partial(Conv, order="before", activation="relu"),
+        partial(Transition, norm=batch_norm),
+    )
     encoder = random(lambda: Encoder(IN, block, connection, list(depths), DIM, branch, transition))
     other = DenseNet(IN, growth, depths).double()
     x, mask = sentences(IN, lengths)
     for training in (True, True, False):  # evaluation shows the running statistics of both
         weights = dense_weights(encoder)
-        assert {name: w.shape for name, w in weights.items()} == {n: p.shape for n, p in other.named_parameters()}
+        assert {name: w.shape for name, w in weights.items()} == {
+            n: p.shape for n, p in other.named_parameters()
+        }
         expected = functional_call(other.train(training), dict(weights), (x, mask))
-        assert_same_gradients(encoder.train(training)(x, mask)[0][mask], expected[mask], [x, *encoder.parameters()])
+        assert_same_gradients(
+            encoder.train(training)(x, mask)[0][mask], expected[mask], [x, *encoder.parameters()]
+        )
 
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -268,7 +322,9 @@ def densenet_bc(encoder: Any, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("config", ["densenet_cls.yaml", "dense_cnn_ner.yaml"])
-def test_the_densenets_among_the_configs_are_densenet_bc(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_densenets_among_the_configs_are_densenet_bc(
+    config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = encoder_of(config, monkeypatch).eval()
     assert len(encoder.transitions) == 1
     x, mask = sentences(IN)
@@ -306,15 +362,21 @@ def image_weights(encoder: Any) -> Weights:
     """Our weights under the names of a row of `ResidualBlock`: of a 3x3 kernel an image of height 1 sees one row."""
     stage, weights, norms = encoder.stages[0], {}, {}
     for i, branch in enumerate(stage.branches):
-        for j, (block, norm) in enumerate(zip(branch.block.blocks, branch.block.norms, strict=True), 1):
+        for j, (block, norm) in enumerate(
+            zip(branch.block.blocks, branch.block.norms, strict=True), 1
+        ):
             row = block.conv.weight
-            weights[f"{i}.conv{j}.weight"] = torch.stack((torch.randn_like(row), row, torch.randn_like(row)), 2)
+            weights[f"{i}.conv{j}.weight"] = torch.stack(
+                (torch.randn_like(row), row, torch.randn_like(row)), 2
+            )
             norms[f"{i}.bn{j}"] = norm
     if stage.connection.in_dim != stage.connection.dim:
         weights["0.downsample.0.weight"] = stage.connection.project.linear.weight[..., None, None]
         norms["0.downsample.1"] = stage.connection.project.norm
     return weights | {
-        f"{name}.{kind}": getattr(norm, kind) for name, norm in norms.items() for kind in ("weight", "bias")
+        f"{name}.{kind}": getattr(norm, kind)
+        for name, norm in norms.items()
+        for kind in ("weight", "bias")
     }
 
 
@@ -326,11 +388,17 @@ def test_residual_chains_of_convolutions_are_the_block_of_images(depth: int, in_
     chain = partial(Chain, blocks=[first, second], norm=BatchNorm)
     connection = partial(Residual, activation="relu", shortcut_norm=BatchNorm)
     encoder = random(lambda: Encoder(in_dim, chain, connection, depth, DIM, bare, final_norm=False))
-    other = nn.Sequential(*(ResidualBlock(DIM if i else in_dim, DIM) for i in range(depth))).double()
+    other = nn.Sequential(
+        *(ResidualBlock(DIM if i else in_dim, DIM) for i in range(depth))
+    ).double()
     x, mask = sentences(in_dim, (5, 5, 5))
     image = x.mT[:, :, None]  # [B, C, 1, L]
     for training in (True, True, False):  # evaluation shows the running statistics of both
         weights = image_weights(encoder)
-        assert {name: w.shape for name, w in weights.items()} == {n: p.shape for n, p in other.named_parameters()}
+        assert {name: w.shape for name, w in weights.items()} == {
+            n: p.shape for n, p in other.named_parameters()
+        }
         expected = functional_call(other.train(training), dict(weights), (image,))[:, :, 0].mT
-        assert_same_gradients(encoder.train(training)(x, mask)[0], expected, [x, *encoder.parameters()])
+        assert_same_gradients(
+            encoder.train(training)(x, mask)[0], expected, [x, *encoder.parameters()]
+        )

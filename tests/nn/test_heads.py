@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.data.schemes import SCHEMES, improper
 from residense.nn.heads import CRF, Softmax, TaggingHead
+from residense.tags import SCHEMES, improper
 
 LETTERS = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 LENGTHS = (4, 1, 3, 2)
@@ -39,7 +39,9 @@ def reading_emissions(kind: type[TaggingHead], labels: Sequence[str], scheme: st
 
 def sentences(width: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
-    return scale * torch.randn(*mask.shape, width, generator=torch.Generator().manual_seed(seed)), mask
+    return scale * torch.randn(
+        *mask.shape, width, generator=torch.Generator().manual_seed(seed)
+    ), mask
 
 
 def legal_paths(labels: Sequence[str], scheme: str, length: int) -> list[tuple[int, ...]]:
@@ -77,10 +79,15 @@ def test_the_crf_decodes_the_best_legal_path_with_its_chances(scheme: str) -> No
     h, mask = sentences(len(labels), 2.0)
     tags, here, after = head.decode(h, mask)
     for i, length in enumerate(LENGTHS):
-        weights = {path: math.exp(crf_score(head, h[i], path)) for path in legal_paths(labels, scheme, length)}
+        weights = {
+            path: math.exp(crf_score(head, h[i], path))
+            for path in legal_paths(labels, scheme, length)
+        }
         best, total = max(weights, key=weights.__getitem__), sum(weights.values())
         assert tuple(tags[i, :length].tolist()) == best
-        assert (here[i, 0] + after[i, 1:length].sum()).exp().item() == pytest.approx(weights[best] / total, rel=1e-4)
+        assert (here[i, 0] + after[i, 1:length].sum()).exp().item() == pytest.approx(
+            weights[best] / total, rel=1e-4
+        )
         for t in range(length):
             through = sum(weight for path, weight in weights.items() if path[t] == best[t])
             assert here[i, t].exp().item() == pytest.approx(through / total, rel=1e-4)
@@ -109,7 +116,9 @@ def test_the_softmax_loss_is_the_cross_entropy_of_real_tokens() -> None:
     h, mask = sentences(5)
     tags = torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(1))
     scores = head.score(h).log_softmax(-1)
-    expected = -sum(scores[i, t, tags[i, t]] for i, length in enumerate(LENGTHS) for t in range(length))
+    expected = -sum(
+        scores[i, t, tags[i, t]] for i, length in enumerate(LENGTHS) for t in range(length)
+    )
     torch.testing.assert_close(head.loss(h, tags, mask), expected)
     torch.testing.assert_close(head.loss(h, tags.masked_fill(~mask, 0), mask), expected)
 
@@ -125,12 +134,16 @@ def test_an_illegal_sequence_is_never_decoded_however_loud_the_scores(
     h, mask = sentences(len(labels))
     loudest = []
     for seed in range(30):
-        shout = F.one_hot(torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(seed)))
+        shout = F.one_hot(
+            torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(seed))
+        )
         shout = F.pad(shout, (0, len(labels) - shout.shape[-1]))
         tags, here, after = head.decode(h + loudness * shout, mask)
         assert here[mask].isfinite().all()
         assert after[mask].isfinite().all()
-        for row, loud, length in zip(tags.tolist(), shout.argmax(-1).tolist(), LENGTHS, strict=True):
+        for row, loud, length in zip(
+            tags.tolist(), shout.argmax(-1).tolist(), LENGTHS, strict=True
+        ):
             assert improper([labels[i] for i in row[:length]], scheme) == []
             assert row[length:] == [0] * (len(row) - length)
             loudest.append(improper([labels[i] for i in loud[:length]], scheme))
@@ -214,7 +227,10 @@ def test_padding_does_not_change_losses_or_tags(kind: type[TaggingHead]) -> None
     assert torch.equal(found[0], F.pad(tags, (0, 3)))
     junk = F.pad(tags, (0, 3), value=2).masked_fill(~real, 3)
     torch.testing.assert_close(head.loss(longer, junk, real), head.loss(h, tags, mask))
-    alone = [head.loss(h[i : i + 1, :n], tags[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(LENGTHS)]
+    alone = [
+        head.loss(h[i : i + 1, :n], tags[i : i + 1, :n], mask[i : i + 1, :n])
+        for i, n in enumerate(LENGTHS)
+    ]
     torch.testing.assert_close(head.loss(h, tags, mask), torch.stack(alone).sum())
 
 
@@ -231,4 +247,6 @@ def test_without_a_scheme_every_sequence_is_legal(kind: type[TaggingHead]) -> No
 @every_head
 def test_legal_moves_are_no_part_of_the_weights(kind: type[TaggingHead]) -> None:
     names = set(kind(4, labels_of("IOBES"), "IOBES").state_dict())
-    assert names == {"score.weight", "score.bias"} | ({"moves", "start", "end"} if kind is CRF else set())
+    assert names == {"score.weight", "score.bias"} | (
+        {"moves", "start", "end"} if kind is CRF else set()
+    )

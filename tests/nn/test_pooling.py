@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from residense.nn.pooling import AttentionPooling, ClassToken, LastPooling, MaxPooling, MeanPooling, Pooling
+from residense.nn.pooling import (
+    AttentionPooling,
+    ClassToken,
+    LastPooling,
+    MaxPooling,
+    MeanPooling,
+    Pooling,
+)
 
 WIDTH, LENGTHS = 6, (5, 1, 3)
 EVERY = [MeanPooling, MaxPooling, LastPooling, AttentionPooling, ClassToken]
@@ -18,13 +25,17 @@ SIMPLE = {
 def batch(padding: float = 0.0) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
-    return torch.randn(len(LENGTHS), max(LENGTHS), WIDTH).masked_fill(~mask[..., None], padding), mask
+    return torch.randn(len(LENGTHS), max(LENGTHS), WIDTH).masked_fill(
+        ~mask[..., None], padding
+    ), mask
 
 
 @pytest.mark.parametrize("kind", SIMPLE)
 def test_simple_poolings(kind: type[Pooling]) -> None:
     h, mask = batch()
-    expected = torch.stack([SIMPLE[kind](row[:length]) for row, length in zip(h, LENGTHS, strict=True)])
+    expected = torch.stack(
+        [SIMPLE[kind](row[:length]) for row, length in zip(h, LENGTHS, strict=True)]
+    )
     torch.testing.assert_close(kind(WIDTH, WIDTH)(h, mask), expected)
 
 

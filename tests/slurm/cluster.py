@@ -22,11 +22,35 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # where daemons are installed
-PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo")
+PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
+)  # where daemons are installed
+PROGRAMS = (
+    "munged",
+    "munge",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "scontrol",
+    "scancel",
+    "squeue",
+    "sinfo",
+)
 NODES = ("node1", "node2")
-ENDS = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
-PORTS = range(25000, 32768)  # Lightning takes 15000-24999 for its own use, the kernel hands out those from 32768
+ENDS = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "TIMEOUT",
+}
+PORTS = range(
+    25000, 32768
+)  # Lightning takes 15000-24999 for its own use, the kernel hands out those from 32768
 
 CONFIG = """\
 ClusterName=test
@@ -84,12 +108,21 @@ class Cluster:
         try:
             self._configure()
             self._spawn("munged", *self._munged())
-            self._until_ready("munge", f"--socket={self.home}/munge.sock", "--no-input", says="MUNGE:")
+            self._until_ready(
+                "munge", f"--socket={self.home}/munge.sock", "--no-input", says="MUNGE:"
+            )
             self._spawn("slurmctld", "slurmctld", "-D")
             self._until_ready("scontrol", "ping", says="is UP")
             for node in NODES:
                 self._spawn(f"slurmd.{node}", "slurmd", "-D", "-N", node)
-            self._until_ready("sinfo", "-h", "--partition=normal", "--states=idle", "--format=%D", says=str(len(NODES)))
+            self._until_ready(
+                "sinfo",
+                "-h",
+                "--partition=normal",
+                "--states=idle",
+                "--format=%D",
+                says=str(len(NODES)),
+            )
         except BaseException:
             self.stop()
             raise
@@ -125,7 +158,11 @@ class Cluster:
         foreign = ("SLURM", "SBATCH_", "SRUN_", "MASTER_")
         ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         # sbatch and srun pass the address on; without it Lightning would look up "node1", which no one knows.
-        return ours | {"SLURM_CONF": f"{self.home}/slurm.conf", "PATH": PATH, "MASTER_ADDR": "127.0.0.1"}
+        return ours | {
+            "SLURM_CONF": f"{self.home}/slurm.conf",
+            "PATH": PATH,
+            "MASTER_ADDR": "127.0.0.1",
+        }
 
     def sbatch(self, *args: str | Path, cwd: Path | None = None) -> str:
         """Submit a job from `cwd`, where its output will be too, and return its id."""
@@ -141,7 +178,9 @@ class Cluster:
         path = Path(self.show(job)["StdOut"])
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def wait(self, job: str, *states: str, seconds: float = 60, restarts: int = 0) -> dict[str, str]:
+    def wait(
+        self, job: str, *states: str, seconds: float = 60, restarts: int = 0
+    ) -> dict[str, str]:
         """Wait for one of the states, after at least so many restarts; return what `show` then says."""
 
         def reached() -> dict[str, str] | None:
@@ -152,7 +191,12 @@ class Cluster:
 
     def wait_for_output(self, job: str, pattern: str, seconds: float = 60) -> re.Match[str]:
         """Wait until a regular expression occurs in the job's output."""
-        return self._poll(job, lambda: re.search(pattern, self.output(job), re.M), seconds, f"output with {pattern!r}")
+        return self._poll(
+            job,
+            lambda: re.search(pattern, self.output(job), re.M),
+            seconds,
+            f"output with {pattern!r}",
+        )
 
     def signal(self, job: str, name: str, step: bool = True) -> None:
         """Signal all ranks of the job's steps, or only its batch shell. Lost without a word where no step runs yet."""
@@ -173,14 +217,26 @@ class Cluster:
         port, *ports = free_ports(1 + len(NODES))
         host = socket.gethostname().split(".")[0]
         claim = f"NodeHostname={host} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory=500000"
-        nodes = [f"NodeName={node} {claim} Port={own}" for node, own in zip(NODES, ports, strict=True)]
+        nodes = [
+            f"NodeName={node} {claim} Port={own}" for node, own in zip(NODES, ports, strict=True)
+        ]
         user = pwd.getpwuid(os.getuid()).pw_name
         values = vars(self) | {"host": host, "user": user, "port": port, "nodes": "\n".join(nodes)}
         (self.home / "slurm.conf").write_text(CONFIG.format(**values))
 
     def _munged(self) -> list[str]:
-        files = {"key-file": "key", "socket": "sock", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-        return ["munged", "--foreground", *(f"--{option}={self.home}/munge.{end}" for option, end in files.items())]
+        files = {
+            "key-file": "key",
+            "socket": "sock",
+            "pid-file": "pid",
+            "log-file": "log",
+            "seed-file": "seed",
+        }
+        return [
+            "munged",
+            "--foreground",
+            *(f"--{option}={self.home}/munge.{end}" for option, end in files.items()),
+        ]
 
     def _spawn(self, name: str, *command: str) -> None:
         """A child that an interrupt from the terminal does not reach, but that does not outlive a killed pytest."""
@@ -203,33 +259,48 @@ class Cluster:
         while says not in self._run(*command, check=False):
             dead = [name for name in self.daemons if not self._alive(name)]
             if dead or time.monotonic() > end:
-                reason = f"{dead} ended" if dead else f"`{' '.join(command)}` did not say {says!r} in {seconds} s"
+                reason = (
+                    f"{dead} ended"
+                    if dead
+                    else f"`{' '.join(command)}` did not say {says!r} in {seconds} s"
+                )
                 raise RuntimeError(f"the SLURM cluster did not start: {reason}\n{self._logs()}")
             time.sleep(0.1)
 
     def _logs(self) -> str:
         """The last lines of each daemon's log."""
         logs = [path for path in sorted(self.home.glob("*.*")) if path.suffix in (".log", ".out")]
-        return "\n".join(f"--- {path.name}\n" + path.read_text(errors="replace")[-1500:] for path in logs)
+        return "\n".join(
+            f"--- {path.name}\n" + path.read_text(errors="replace")[-1500:] for path in logs
+        )
 
     def _run(self, *command: str, check: bool = True, cwd: Path | None = None) -> str:
         env = self.environment()
         done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
         if check and done.returncode:
-            raise RuntimeError(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr or done.stdout}")
+            raise RuntimeError(
+                f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr or done.stdout}"
+            )
         return done.stdout
 
     def _poll(self, job: str, condition: Callable[[], T | None], seconds: float, what: str) -> T:
         """Ask every 0.3 s. A job that has ended can fulfil nothing more, so that is a failure at once."""
         end = time.monotonic() + seconds
         while True:
-            state = self.show(job)["JobState"]  # before the condition, which may come true with the job's end
+            state = self.show(job)[
+                "JobState"
+            ]  # before the condition, which may come true with the job's end
             if (result := condition()) is not None:
                 return result
             if state in ENDS or time.monotonic() > end:
                 now = self.show(job)
-                told = {key: now[key] for key in ("JobState", "Reason", "ExitCode", "Restarts", "RunTime", "NodeList")}
-                raise AssertionError(f"job {job}: no {what} within {seconds} s: {told}\n--- {self.output(job)}")
+                told = {
+                    key: now[key]
+                    for key in ("JobState", "Reason", "ExitCode", "Restarts", "RunTime", "NodeList")
+                }
+                raise AssertionError(
+                    f"job {job}: no {what} within {seconds} s: {told}\n--- {self.output(job)}"
+                )
             time.sleep(0.3)
 
 

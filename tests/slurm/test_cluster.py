@@ -34,11 +34,17 @@ def script(tmp_path: Path) -> Script:
 
 
 # The first of all, because SLURM looks for the end of a grace time 30 s after its own start.
-def test_an_urgent_job_preempts_a_spare_one_that_is_then_requeued(cluster: Cluster, script: Script) -> None:
-    victim = cluster.sbatch("--partition=spare", "--nodes=2", "--exclusive", script(TELL.format(then="true")))
+def test_an_urgent_job_preempts_a_spare_one_that_is_then_requeued(
+    cluster: Cluster, script: Script
+) -> None:
+    victim = cluster.sbatch(
+        "--partition=spare", "--nodes=2", "--exclusive", script(TELL.format(then="true"))
+    )
     cluster.wait_for_output(victim, r"restart=\.")
     begin = time.monotonic()
-    urgent = cluster.sbatch("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", script("sleep 1\n"))
+    urgent = cluster.sbatch(
+        "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", script("sleep 1\n")
+    )
     seen = cluster.wait_for_output(victim, r"JobId=.*")[0]
     assert time.monotonic() - begin < cluster.grace / 2
     assert "JobState=RUNNING" in seen and "PreemptTime=" in seen
@@ -49,18 +55,28 @@ def test_an_urgent_job_preempts_a_spare_one_that_is_then_requeued(cluster: Clust
 
 
 def test_srun_starts_one_task_on_each_node(cluster: Cluster, script: Script) -> None:
-    body = "srun bash -c 'echo $SLURM_PROCID of $SLURM_NTASKS on $SLURMD_NODENAME at $MASTER_ADDR'\n"
+    body = (
+        "srun bash -c 'echo $SLURM_PROCID of $SLURM_NTASKS on $SLURMD_NODENAME at $MASTER_ADDR'\n"
+    )
     job = cluster.sbatch("--nodes=2", "--ntasks-per-node=1", script(body))
     assert cluster.wait(job, "COMPLETED")["NumNodes"] == "2"
-    assert sorted(cluster.output(job).splitlines()) == ["0 of 2 on node1 at 127.0.0.1", "1 of 2 on node2 at 127.0.0.1"]
+    assert sorted(cluster.output(job).splitlines()) == [
+        "0 of 2 on node1 at 127.0.0.1",
+        "1 of 2 on node2 at 127.0.0.1",
+    ]
 
 
 def test_a_requeued_job_starts_again_and_knows_it(cluster: Cluster, script: Script) -> None:
-    job = cluster.sbatch(script('echo restart=$SLURM_RESTART_COUNT.\n[ "$SLURM_RESTART_COUNT" ] || sleep 60\n'))
+    job = cluster.sbatch(
+        script('echo restart=$SLURM_RESTART_COUNT.\n[ "$SLURM_RESTART_COUNT" ] || sleep 60\n')
+    )
     cluster.wait_for_output(job, r"restart=\.")
     cluster.requeue(job)
     assert cluster.wait(job, "COMPLETED", restarts=1)["Restarts"] == "1"
-    assert [line for line in cluster.output(job).splitlines() if "restart" in line] == ["restart=.", "restart=1."]
+    assert [line for line in cluster.output(job).splitlines() if "restart" in line] == [
+        "restart=.",
+        "restart=1.",
+    ]
 
 
 def test_a_cancelled_job_ends_as_cancelled(cluster: Cluster, script: Script) -> None:

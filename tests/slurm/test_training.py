@@ -67,14 +67,19 @@ def assert_same_weights(runs: Path, job: str, expected: str) -> None:
 
 
 def test_a_job_signalled_again_and_again_ends_as_if_it_had_not_been(
-    cluster: Cluster, runs: Path, request: pytest.FixtureRequest, record_property: Callable[[str, Any], None]
+    cluster: Cluster,
+    runs: Path,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, Any], None],
 ) -> None:
     n, seed = (int(str(request.config.getoption(name))) for name in ("n", "seed"))
     rng, epochs = random.Random(seed), 4 + 2 * n
     whole = train(cluster, runs, *TWO_NODES, epochs=epochs)
     cluster.wait(whole, "COMPLETED", seconds=180 + 10 * n)
     job = train(cluster, runs, *TWO_NODES, epochs=epochs)
-    after = cluster.sbatch(f"--dependency=afterok:{job}", f"--output={runs.parent}/after.out", "--wrap=true")
+    after = cluster.sbatch(
+        f"--dependency=afterok:{job}", f"--output={runs.parent}/after.out", "--wrap=true"
+    )
     for restarts in range(n):
         cluster.wait(job, "RUNNING", restarts=restarts, seconds=90)
         early = bool(restarts % 2)  # during the imports or the first steps
@@ -103,7 +108,11 @@ def test_a_cancelled_job_stays_cancelled(cluster: Cluster, runs: Path) -> None:
 def test_preempted_tasks_of_an_array_come_back(
     cluster: Cluster, runs: Path, record_property: Callable[[str, Any], None]
 ) -> None:
-    sweep = {"method": "grid", "parameters": {"name": {"values": ["a", "b c", "d"]}}, "command": ["fit", "${args}"]}
+    sweep = {
+        "method": "grid",
+        "parameters": {"name": {"values": ["a", "b c", "d"]}},
+        "command": ["fit", "${args}"],
+    }
     (runs.parent / "sweep.yaml").write_text(json.dumps(sweep))
     whole = train(cluster, runs)
     cluster.wait(whole, "COMPLETED", seconds=120)

@@ -11,7 +11,8 @@ from residense.messages import say
 from residense.nn.norms import BatchNorm
 
 BATCH_NORM = (
-    "ema.decay: averaged weights run with the batch norm statistics of the last ones: use another norm, or no average"
+    "ema.decay: averaged weights run with the batch norm statistics of the last ones: "
+    "use another norm, or no average"
 )
 
 
@@ -34,10 +35,14 @@ class EMA(WeightAveraging):
         self._swapped = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._average_model = None  # outside training the weights are those of a checkpoint, averaged or not
+        self._average_model = (
+            None  # outside training the weights are those of a checkpoint, averaged or not
+        )
         if stage == "fit":
             pl_module.configure_model()
-            if self.decay and any(isinstance(module, BatchNorm | nn.BatchNorm1d) for module in pl_module.modules()):
+            if self.decay and any(
+                isinstance(module, BatchNorm | nn.BatchNorm1d) for module in pl_module.modules()
+            ):
                 say(BATCH_NORM)
             self._average_model = AveragedModel(pl_module, use_buffers=False, **self._kwargs)
 
@@ -51,13 +56,17 @@ class EMA(WeightAveraging):
             super().on_validation_epoch_end(trainer, pl_module)
             self._swapped = False
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._swapped:  # saved within a validation, while each holds what is the other's
             average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
             checkpoint |= {"current_model_state": current, "state_dict": average}
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 

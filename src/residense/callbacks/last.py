@@ -43,7 +43,10 @@ class Last(Checkpoint):
             raise ValueError(f"save_every_n_steps must be at least 1; got {every_n_steps}")
         self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
         self._saved_at = -1
-        self._looked, self._longest = 0.0, 0.0  # when for a signal, and seconds from once to the next
+        self._looked, self._longest = (
+            0.0,
+            0.0,
+        )  # when for a signal, and seconds from once to the next
         self._exceeds_grace = False
         self._within = Sums()  # of the epoch that is being saved; none at its end
         self._before_validation = Sums()
@@ -71,16 +74,23 @@ class Last(Checkpoint):
         self._row = {}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if stop := self._stop_signal(trainer):  # what there is has been saved at the end of the epoch before
+        if stop := self._stop_signal(
+            trainer
+        ):  # what there is has been saved at the end of the epoch before
             self._stop(trainer, stop)
         self._watch(trainer)
 
     def _watch(self, trainer: L.Trainer) -> None:
-        loader: Any = trainer.train_dataloader  # one that does not call this is interrupted between epochs alone
+        loader: Any = (
+            trainer.train_dataloader
+        )  # one that does not call this is interrupted between epochs alone
         loader.before_batch = lambda: self._between_steps(trainer)
 
     def _between_steps(self, trainer: L.Trainer) -> None:
-        step, done = trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        step, done = (
+            trainer.global_step,
+            trainer.fit_loop.epoch_loop.batch_progress.current.completed,
+        )
         if done % trainer.accumulate_grad_batches:
             return  # gradients of half a step would be lost
         stop = self._stop_signal(trainer)
@@ -96,12 +106,20 @@ class Last(Checkpoint):
             self._before_validation = Sums.of(trainer)
 
     def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.global_step == trainer.max_steps:
             return  # Lightning would not return to a validation after the last step
         trained = trainer.fit_loop.epoch_loop.batch_progress
-        whole = trained.is_last_batch or trained.current.completed % trainer.accumulate_grad_batches == 0
+        whole = (
+            trained.is_last_batch
+            or trained.current.completed % trainer.accumulate_grad_batches == 0
+        )
         if whole and (stop := self._stop_signal(trainer)):
             self._mark_validation(trainer)
             self._save(trainer, self._before_validation)
@@ -117,13 +135,19 @@ class Last(Checkpoint):
             trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        values = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
+        values = {
+            name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()
+        }
         step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
-        self._row = {"metrics": values | {"epoch": trainer.current_epoch}, "step": step} if values else {}
+        self._row = (
+            {"metrics": values | {"epoch": trainer.current_epoch}, "step": step} if values else {}
+        )
         self._save(trainer)
         self._row = {}
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         stop_signals.deferred = False
         launcher: Any = trainer.strategy.launcher
         if isinstance(exception, OSError) and trainer.is_global_zero and hasattr(launcher, "kill"):
@@ -140,7 +164,9 @@ class Last(Checkpoint):
 
     def _stop(self, trainer: L.Trainer, number: int) -> None:
         """End, once what is logged is safe; a job that comes back is requeued before any of its processes ends."""
-        comes_back = bool(trainer.strategy.broadcast(trainer.is_global_zero and slurm.comes_back(number)))
+        comes_back = bool(
+            trainer.strategy.broadcast(trainer.is_global_zero and slurm.comes_back(number))
+        )
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                 if comes_back:
@@ -162,10 +188,16 @@ class Last(Checkpoint):
         trainer.save_checkpoint(self.path)
         self._saved_at = trainer.global_step
         self._looked = time.monotonic()
-        self._exceeds_grace = self._exceeds_grace or slurm.exceeds_grace(self._longest + self._looked - begin)
+        self._exceeds_grace = self._exceeds_grace or slurm.exceeds_grace(
+            self._longest + self._looked - begin
+        )
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        waiting = self._resumed[trainer.global_rank]["generators"] if self._resumed else None  # for the first batch
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        waiting = (
+            self._resumed[trainer.global_rank]["generators"] if self._resumed else None
+        )  # for the first batch
         own = {"generators": waiting or generators(), "sums": self._within.state()}
         gathered: list[Any] = [own]
         if trainer.world_size > 1:
@@ -174,13 +206,18 @@ class Last(Checkpoint):
         rows = sum(logger.num_rows for logger in trainer.loggers if isinstance(logger, History))
         checkpoint |= {"processes": gathered, "rows": rows, "next_row": self._row}
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self._resumed, self._row = checkpoint.get("processes", []), checkpoint.get("next_row", {})
         trainer.should_stop = stopped_early(checkpoint)
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
+            if (
+                isinstance(callback, ModelCheckpoint)
+                and callback.state_key in checkpoint["callbacks"]
+            ):
                 states, folder = checkpoint["callbacks"], str(callback.dirpath)
                 states[callback.state_key] = moved(states[callback.state_key], folder)
 
@@ -203,7 +240,12 @@ class Last(Checkpoint):
             self._resumed = []
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self._sums.join(trainer)
 

@@ -64,7 +64,12 @@ class Lines(ProgressBar):
         self.throughput.start()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self.throughput.stop(batch)
 
@@ -81,7 +86,10 @@ class Lines(ProgressBar):
     def summary(self, trainer: L.Trainer, pl_module: L.LightningModule) -> str:
         """The epoch in a line."""
         metrics = self.get_metrics(trainer, pl_module).items()
-        shown = (f"{name} {value if isinstance(value, str) else f'{value:.4f}'}" for name, value in metrics)
+        shown = (
+            f"{name} {value if isinstance(value, str) else f'{value:.4f}'}"
+            for name, value in metrics
+        )
         return f"{_epoch(trainer)}  {'  '.join(shown)}"
 
 
@@ -94,7 +102,12 @@ class Bar(Lines):
         self._name, self._drawn_at = "", 0.0
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         rate = f"{self.throughput.rate:,} tokens/s"
@@ -132,7 +145,9 @@ class Bar(Lines):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._erase()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         self._erase()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -142,8 +157,15 @@ class Bar(Lines):
     def _draw(self, name: str, done: int, total: float, note: str = "") -> None:
         if self._bar is None or name != self._name:
             self._erase()
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), auto_refresh=False, transient=True)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(
+                *columns, TextColumn("{task.fields[note]}"), auto_refresh=False, transient=True
+            )
             self._bar.add_task(name, total=None if total == float("inf") else total, note=note)
             self._bar.start()
             self._name = name

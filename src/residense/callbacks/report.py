@@ -30,14 +30,22 @@ class Report(L.Callback):
         self.run_dir = run_dir
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        parts = {name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.named_children()}
+        parts = {
+            name: sum(p.numel() for p in part.parameters())
+            for name, part in pl_module.named_children()
+        }
         parts = {name: size for name, size in parts.items() if size}
-        say(f"{sum(parts.values()):,} parameters: " + ", ".join(f"{name} {size:,}" for name, size in parts.items()))
+        say(
+            f"{sum(parts.values()):,} parameters: "
+            + ", ".join(f"{name} {size:,}" for name, size in parts.items())
+        )
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams({"parameters": parts})
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         if self.run_dir is None or not trainer.is_global_zero:
             return
         resume = f"python main.py fit --run_dir {self.run_dir} --ckpt_path last"
@@ -49,7 +57,9 @@ class Report(L.Callback):
             )
             say(f"{signal_name(exception.number)}: {done}: {resume}")
         elif isinstance(exception, KeyboardInterrupt):
-            say(f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}")
+            say(
+                f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}"
+            )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))
@@ -62,9 +72,13 @@ class Report(L.Callback):
                 logger.experiment.finish()
         if self.run_dir is not None:
             if len(results.get("rows", ())) in range(1, MOST_DRAWN):
-                write_atomically(self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results))
+                write_atomically(
+                    self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results)
+                )
             content = to_json(results, indent=1) + "\n"
-            write_atomically(results_file(self.run_dir, stage), content.encode())  # last: a test that has it is whole
+            write_atomically(
+                results_file(self.run_dir, stage), content.encode()
+            )  # last: a test that has it is whole
         print_scores(results, pl_module.said)  # type: ignore[arg-type]
 
 
@@ -108,14 +122,25 @@ def draw_confusion(results: dict[str, Any]) -> bytes:
     for (row, column), count in np.ndenumerate(counts):
         if count:
             dark = count > counts[row].sum() / 2
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            axes.text(
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
+            )
     image = io.BytesIO()
     figure.savefig(image, dpi=120)
     return image.getvalue()
 
 
 def _cells(row: dict[str, float]) -> list[str]:
-    scores = (f"{100 * row[name]:.2f}" if row["support"] else "-" for name in ("precision", "recall", "f1"))
+    scores = (
+        f"{100 * row[name]:.2f}" if row["support"] else "-"
+        for name in ("precision", "recall", "f1")
+    )
     return [*scores, f"{row['support']:,}"]
 
 
@@ -123,5 +148,7 @@ def _log_tables(logger: WandbLogger, stage: str, results: dict[str, Any]) -> Non
     rows = [[kind, *row.values()] for kind, row in results["types"].items()]
     logger.log_table(f"{stage}/types", ["type", "precision", "recall", "f1", "support"], rows)
     if "confusion" in results:
-        named = [[name, *row] for name, row in zip(results["rows"], results["confusion"], strict=True)]
+        named = [
+            [name, *row] for name, row in zip(results["rows"], results["confusion"], strict=True)
+        ]
         logger.log_table(f"{stage}/confusion", ["gold \\ predicted", *results["columns"]], named)

@@ -26,9 +26,14 @@ class Sums:
         """Those of the epoch that is under way."""
         modules = trainer.lightning_module.named_modules()
         metrics = {name: module for name, module in modules if isinstance(module, Metric)}
-        logged = {key: r for key, r in _results(trainer).items() if r.meta.on_epoch and not r.has_reset}
+        logged = {
+            key: r for key, r in _results(trainer).items() if r.meta.on_epoch and not r.has_reset
+        }
         return cls(
-            {name: (metric.update_count, _copy(metric.metric_state)) for name, metric in metrics.items()},
+            {
+                name: (metric.update_count, _copy(metric.metric_state))
+                for name, metric in metrics.items()
+            },
             {key: _entry(result) for key, result in logged.items()},
         )
 
@@ -57,7 +62,11 @@ class Sums:
         for key, entry in self.logged.items():
             module = trainer.lightning_module
             attribute = entry["options"]["metric_attribute"]
-            value: Any = module.get_submodule(attribute) if attribute else torch.zeros((), device=module.device)
+            value: Any = (
+                module.get_submodule(attribute)
+                if attribute
+                else torch.zeros((), device=module.device)
+            )
             results.log(
                 value=value,
                 reduce_fx=getattr(torch, entry["reduce"]),

@@ -91,7 +91,9 @@ class Encoded:
         }
 
 
-def plan(lengths: np.ndarray, budget: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+def plan(
+    lengths: np.ndarray, budget: int, rng: np.random.Generator | None = None
+) -> list[np.ndarray]:
     """Cut sentences, sorted by length, into batches of at most `budget` tokens, padding included.
 
     With `rng` sentences of equal length change places and the batches are shuffled; their number stays.
@@ -135,7 +137,13 @@ class BatchLoader:
         window: int = 1,
         same: bool = False,
     ):
-        self.data, self.budget, self.shuffle, self.seed, self.same = data, budget, shuffle, seed, same
+        self.data, self.budget, self.shuffle, self.seed, self.same = (
+            data,
+            budget,
+            shuffle,
+            seed,
+            same,
+        )
         self.rank, self.world_size, self.window = rank, world_size, window
         self.epoch, self.position = 0, 0
         self.before_batch: Callable[[], None] = lambda: None  # all of the batch before is done
@@ -148,7 +156,11 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.epoch, start = self._next
         self._next = (self.epoch + 1, 0)
-        rng = np.random.default_rng([self.seed, 0 if self.same else self.epoch]) if self.shuffle else None
+        rng = (
+            np.random.default_rng([self.seed, 0 if self.same else self.epoch])
+            if self.shuffle
+            else None
+        )
         batches = plan(self.data.corpus.lengths, self.budget, rng)
         tokens = [int(self.data.corpus.lengths[index].sum()) for index in batches]
         sentences = [len(index) for index in batches]
@@ -157,14 +169,19 @@ class BatchLoader:
             self.position = place + 1
             first = place // self.window * self.window
             # the trainer divides the loss by the window, also where the epoch's last step has fewer batches
-            means = (sum(counts[first : first + self.window]) / self.window for counts in (tokens, sentences))
+            means = (
+                sum(counts[first : first + self.window]) / self.window
+                for counts in (tokens, sentences)
+            )
             yield self._share(batches[place], Sizes(tokens[place], *means))
 
     def _share(self, index: np.ndarray, sizes: Sizes) -> Batch:
         mine = index[self.rank :: self.world_size]
         if len(mine):
             return self.data.batch(mine, sizes)
-        return self.data.batch(index[:1], sizes, 0.0)  # takes part in collectives, counts for nothing
+        return self.data.batch(
+            index[:1], sizes, 0.0
+        )  # takes part in collectives, counts for nothing
 
     def state(self) -> dict[str, int]:
         """Epoch, and how many of its batches were handed out.

@@ -25,8 +25,13 @@ def folder() -> Path:
 
 def fingerprint(files: Iterable[Path], options: object) -> str:
     """Hash of the bytes of `files`, of the options (anything JSON can write) and of the code that reads them."""
-    digest = hashlib.sha256(json.dumps([__version__, options], sort_keys=True, default=str).encode())
-    for file in (*files, *sorted(p for p in Path(__file__).parent.iterdir() if p.suffix in (".py", ".txt"))):
+    digest = hashlib.sha256(
+        json.dumps([__version__, options], sort_keys=True, default=str).encode()
+    )
+    for file in (
+        *files,
+        *sorted(p for p in Path(__file__).parent.iterdir() if p.suffix in (".py", ".txt")),
+    ):
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]
@@ -81,7 +86,10 @@ def create_atomically(path: Path, content: bytes) -> bool:
             except OSError:  # a filesystem without links: for a moment the file is empty
                 with open(path, "xb") as stream:
                     stream.write(content)
-    except (FileExistsError, FileNotFoundError):  # not found: who made the file has removed all parts
+    except (
+        FileExistsError,
+        FileNotFoundError,
+    ):  # not found: who made the file has removed all parts
         return False
     return True
 
@@ -102,7 +110,9 @@ def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
         yield name
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}: nothing was overwritten", str(path)) from error
+        raise OSError(
+            error.errno, f"{error.strerror}: nothing was overwritten", str(path)
+        ) from error
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
@@ -138,7 +148,9 @@ def _sync(folder: Path) -> None:
 
 def pack_strings(strings: Iterable[str]) -> np.ndarray:
     """Strings as one array of bytes: UTF-8, each ended by a byte that UTF-8 never holds."""
-    return np.frombuffer(b"".join(s.encode("utf-8", "surrogatepass") + b"\xff" for s in strings), np.uint8)
+    return np.frombuffer(
+        b"".join(s.encode("utf-8", "surrogatepass") + b"\xff" for s in strings), np.uint8
+    )
 
 
 def unpack_strings(packed: np.ndarray) -> list[str]:

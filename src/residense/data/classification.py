@@ -44,9 +44,20 @@ class TextSource:
         if self.path is not None and self.path.startswith(HUB):  # `datasets` has a cache of its own
             return unpack(self._read(unit, subwords))
         files = find_texts(Path(self.path), self.files) if self.path else {}
-        parts = {name: sorted(file.rglob("*")) if file.is_dir() else [file] for name, file in files.items()}
-        names = [(name, [str(part.relative_to(files[name].parent)) for part in found]) for name, found in parts.items()]
-        options = [unit, subwords, {k: v for k, v in vars(self).items() if k not in ("path", "files")}, names]
+        parts = {
+            name: sorted(file.rglob("*")) if file.is_dir() else [file]
+            for name, file in files.items()
+        }
+        names = [
+            (name, [str(part.relative_to(files[name].parent)) for part in found])
+            for name, found in parts.items()
+        ]
+        options = [
+            unit,
+            subwords,
+            {k: v for k, v in vars(self).items() if k not in ("path", "files")},
+            names,
+        ]
         own = [Path(self.subwords)] if isinstance(self.subwords, str) else []
         contents = [*own, *(part for found in parts.values() for part in found if part.is_file())]
         return unpack(cached(fingerprint(contents, options), lambda: self._read(unit, subwords)))
@@ -54,20 +65,30 @@ class TextSource:
     def _read(self, unit: str, subwords: str) -> Arrays:
         readings = self._readings()
         if unit == "subword":
-            subwords = subwords or subword_tokenizer(next(iter(readings.values())).texts, self.subwords)
-        units, notes = Units(unit, subwords), [note for reading in readings.values() for note in _notes(reading)]
+            subwords = subwords or subword_tokenizer(
+                next(iter(readings.values())).texts, self.subwords
+            )
+        units, notes = (
+            Units(unit, subwords),
+            [note for reading in readings.values() for note in _notes(reading)],
+        )
         splits, cut = {}, []
         for name, reading in readings.items():
             splits[name], share = self.corpus(reading.texts, reading.labels, units)
             cut += [f"{100 * share:.1f} % of {name}"] * (share > 0)
         if cut:
-            notes.append(f"texts over {self.max_length} tokens are cut ({self.truncate} is kept): {', '.join(cut)}")
+            notes.append(
+                f"texts over {self.max_length} tokens are cut ({self.truncate} is kept): {', '.join(cut)}"
+            )
         return pack(splits, notes, "none", unit, subwords)
 
     def _readings(self) -> dict[str, Texts]:
         if self.path is None:
             note = f"{self.synthetic}: generated texts, not a real corpus"
-            made = {name: list(zip(*rows, strict=True)) for name, rows in self.synthetic.splits().items()}
+            made = {
+                name: list(zip(*rows, strict=True))
+                for name, rows in self.synthetic.splits().items()
+            }
             splits = {
                 name: Texts(Path(name), [*texts], [(label,) for label in labels], [], [], {})
                 for name, (texts, labels) in made.items()
@@ -78,18 +99,29 @@ class TextSource:
             options = (self.text_column, self.label_column, True, self.label_separator, self.repair)
             return read_text_dataset(self.path.removeprefix(HUB), *options)
         columns = (self.text_column, self.label_column)
-        return read_splits(Path(self.path), self.files, *columns, self.encoding, self.repair, self.label_separator)
+        return read_splits(
+            Path(self.path), self.files, *columns, self.encoding, self.repair, self.label_separator
+        )
 
-    def corpus(self, texts: Iterable[str], labels: list[tuple[str, ...]], units: Units) -> tuple[Corpus, float]:
+    def corpus(
+        self, texts: Iterable[str], labels: list[tuple[str, ...]], units: Units
+    ) -> tuple[Corpus, float]:
         """Texts cut into tokens, and the share of those that were too long."""
         shortened, long = [], 0
         for text in texts:
             tokens, places = units.cut(text)
             here = kept(len(tokens), self.max_length, self.truncate)
             long += len(here) < len(tokens)
-            shortened.append(([tokens[i] for i in here] or [""], Text(text, [places[i] for i in here] or [(0, 0)])))
+            shortened.append(
+                (
+                    [tokens[i] for i in here] or [""],
+                    Text(text, [places[i] for i in here] or [(0, 0)]),
+                )
+            )
         pairs = ((tokens, []) for tokens, _ in shortened)
-        corpus = Corpus.build(pairs, "none", self.max_length, [text for _, text in shortened], labels)
+        corpus = Corpus.build(
+            pairs, "none", self.max_length, [text for _, text in shortened], labels
+        )
         return corpus, long / max(1, len(shortened))
 
     def texts(self) -> list[str]:
@@ -102,7 +134,10 @@ class TextSource:
 
 
 def _notes(reading: Texts) -> list[str]:
-    return [*reading.notes, *(f"{reading.path.name}: repaired {n}: {what}" for what, n in reading.repairs.items())]
+    return [
+        *reading.notes,
+        *(f"{reading.path.name}: repaired {n}: {what}" for what, n in reading.repairs.items()),
+    ]
 
 
 class ClassificationDataModule(TextDataModule):
@@ -160,7 +195,17 @@ class ClassificationDataModule(TextDataModule):
         eval_batch_tokens: Positive = 4096,
         seed: Count | None = None,
     ):
-        super().__init__(path, text, split, split_seed, vectors, min_frequency, batch_tokens, eval_batch_tokens, seed)
+        super().__init__(
+            path,
+            text,
+            split,
+            split_seed,
+            vectors,
+            min_frequency,
+            batch_tokens,
+            eval_batch_tokens,
+            seed,
+        )
         self.save_hyperparameters(logger=False)
         columns = (text_column, label_column, label_separator)
         cutting = (subwords, max_length, truncate)
@@ -171,15 +216,25 @@ class ClassificationDataModule(TextDataModule):
     def check(self) -> None:
         super().check()
         if self.source.label_separator == "":
-            raise ValueError("data.label_separator must not be empty; leave it out where each text has one label")
+            raise ValueError(
+                "data.label_separator must not be empty; leave it out where each text has one label"
+            )
         if self.source.max_length < 1:
-            raise ValueError(f"data.max_length must be at least 1 token; got {self.source.max_length}")
+            raise ValueError(
+                f"data.max_length must be at least 1 token; got {self.source.max_length}"
+            )
         if self.folds and not (self.folds > 2 and 0 <= self.fold < self.folds):
-            raise ValueError(f"data.fold is one of 0 .. folds - 1, of at least 3; got {self.fold} of {self.folds}")
+            raise ValueError(
+                f"data.fold is one of 0 .. folds - 1, of at least 3; got {self.fold} of {self.folds}"
+            )
 
     def load(self) -> Loaded:
         known = self.vocabulary
-        loaded = self.source.load(known.unit, known.subwords) if known else self.source.load(self.unit, "")
+        loaded = (
+            self.source.load(known.unit, known.subwords)
+            if known
+            else self.source.load(self.unit, "")
+        )
         return fold(loaded, self.folds, self.fold, self.split_seed) if self.folds else loaded
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
@@ -193,10 +248,14 @@ class ClassificationDataModule(TextDataModule):
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         words, width = vectors.words, vectors.matrix.shape[1]
         options: dict[str, Any] = {"unit": loaded.unit, "subwords": loaded.subwords}
-        built = Vocabulary.build(self.splits["train"], [], "none", self.min_frequency, words, width, **options)
+        built = Vocabulary.build(
+            self.splits["train"], [], "none", self.min_frequency, words, width, **options
+        )
         built = built.with_classes(self.splits, self.multi_label)
         if len(built.classes) < 2:
-            raise ValueError(f"{self.path}: only one class, {listed(built.classes)}; check --data.label_column")
+            raise ValueError(
+                f"{self.path}: only one class, {listed(built.classes)}; check --data.label_column"
+            )
         return built
 
     def summarise(self, corpus: Corpus) -> str:
@@ -205,6 +264,5 @@ class ClassificationDataModule(TextDataModule):
         shown = [f"{listed([corpus.classes[i]])} {counts[i]:,}" for i in order]
         if len(shown) > 8:
             shown = [*shown[:4], "...", *shown[-2:]]
-        return (
-            f"{corpus.num_documents:,} texts, {len(corpus.tokens):,} tokens, {len(order)} classes: {', '.join(shown)}"
-        )
+        sizes = f"{corpus.num_documents:,} texts, {len(corpus.tokens):,} tokens"
+        return f"{sizes}, {len(order)} classes: {', '.join(shown)}"

@@ -72,7 +72,9 @@ def read_columns(
     return Reading(path, sentences, kind, layout.token, layout.tag, faults.repairs, notes, layout)
 
 
-def _layout(path: Path, table: Table, token: Column, tag: Column, labelled: bool, like: Layout | None) -> Layout:
+def _layout(
+    path: Path, table: Table, token: Column, tag: Column, labelled: bool, like: Layout | None
+) -> Layout:
     """Return what is where; takes a header line off the table if a column is chosen by name."""
     if isinstance(token, str) or isinstance(tag, str):
         header = table.blocks[0].pop(0)
@@ -96,7 +98,9 @@ def _named(path: Path, column: Column, header: Row) -> Column:
     if not isinstance(column, str):
         return column
     if column not in header.cells:
-        raise CorpusError(path, header.line, f"no column {column!r} in the header", header.text, _CHOOSE)
+        raise CorpusError(
+            path, header.line, f"no column {column!r} in the header", header.text, _CHOOSE
+        )
     return header.cells.index(column)
 
 
@@ -104,14 +108,18 @@ def _position(path: Path, column: Column, width: int) -> int | None:
     if column is None:
         return None
     if not isinstance(column, int) or not -width <= column < width:
-        raise CorpusError(path, None, f"no column {column} among {width}, counted from 0", fix=_CHOOSE)
+        raise CorpusError(
+            path, None, f"no column {column} among {width}, counted from 0", fix=_CHOOSE
+        )
     return column % width
 
 
 def _tag_position(path: Path, rows: list[Row], width: int, token: int) -> int:
     """Return the only column, tokens aside, that can hold the tags."""
     others = [column for column in range(width) if column != token]
-    candidates = others if width == 2 else [column for column in others if _holds_tags(rows, column)]
+    candidates = (
+        others if width == 2 else [column for column in others if _holds_tags(rows, column)]
+    )
     if len(candidates) == 1:
         return candidates[0]
     if width == 1:
@@ -141,7 +149,9 @@ def _entry(faults: Faults, row: Row, layout: Layout) -> tuple[str, str]:
     """Return token and tag of a row; the tag is "O" if unlabelled."""
     line, text, cells = row
     if len(cells) != layout.width:
-        wrong = f"expected {layout.width} columns ({layout.separator}-separated), found {len(cells)}"
+        wrong = (
+            f"expected {layout.width} columns ({layout.separator}-separated), found {len(cells)}"
+        )
         cells = faults.settle(line, wrong, text, "correct the line", *_refit(cells, layout))
     token = cells[layout.token]
     tag = "O" if layout.tag is None else cells[layout.tag]
@@ -164,8 +174,18 @@ def _refit(cells: list[str], layout: Layout) -> tuple[list[str] | None, str]:
     if missing < 0 and not any(cells[width:]):
         return cells[:width], "empty columns at the end dropped"
     if missing > 0 and tag_last:
-        return [*cells[:-1], *[""] * missing, cells[-1]], "missing columns before the tag left empty"
-    if missing > 0 and tag is not None and token == 0 and len(cells) == 1 and not re.search("[ \t]", cells[0]):
+        return [
+            *cells[:-1],
+            *[""] * missing,
+            cells[-1],
+        ], "missing columns before the tag left empty"
+    if (
+        missing > 0
+        and tag is not None
+        and token == 0
+        and len(cells) == 1
+        and not re.search("[ \t]", cells[0])
+    ):
         return cells + ["O"] * missing, "missing tag read as O"
     if missing < 0 and tag_last and width == 2 and separator == "space":
         return [" ".join(cells[:-1]), cells[-1]], "token with spaces kept whole"
@@ -203,10 +223,14 @@ def _without_places(path: Path, sentence: Sentence) -> Sentence:
     for line, token in enumerate(sentence.tokens, sentence.line):
         if not _SEGMENTED.fullmatch(token):
             fix = "write the token as in the other splits of this corpus"
-            raise CorpusError(path, line, "token that is no character and its place in a word", token, fix)
+            raise CorpusError(
+                path, line, "token that is no character and its place in a word", token, fix
+            )
     return sentence._replace(tokens=[token[0] for token in sentence.tokens])
 
 
 def _describe(layout: Layout) -> str:
     tags = "tags not read" if layout.tag is None else f"tags in column {layout.tag}"
-    return f"{layout.separator}-separated, tokens in column {layout.token}, {tags} (of {layout.width})"
+    return (
+        f"{layout.separator}-separated, tokens in column {layout.token}, {tags} (of {layout.width})"
+    )

@@ -25,7 +25,11 @@ def is_conllu(lines: Sequence[str]) -> bool:
 
 
 def read_conllu(
-    faults: Faults, lines: Sequence[str], token_column: int | str | None, tag_column: int | str | None, labelled: bool
+    faults: Faults,
+    lines: Sequence[str],
+    token_column: int | str | None,
+    tag_column: int | str | None,
+    labelled: bool,
 ) -> Reading:
     """Return the words of a CoNLL-U file, each with its part of speech (UPOS).
 
@@ -56,7 +60,9 @@ def read_conllu(
     if not sentences:
         raise no_sentence(faults.path)
     read = f"tokens are {token}, tags " + ("not read" if tag is None else f"are {tag}")
-    notes = [f"{faults.path.name}: CoNLL-U, {read}, {skipped} rows of multiword tokens and empty nodes skipped"]
+    notes = [
+        f"{faults.path.name}: CoNLL-U, {read}, {skipped} rows of multiword tokens and empty nodes skipped"
+    ]
     return Reading(faults.path, sentences, "CoNLL-U", token, tag, faults.repairs, notes)
 
 
@@ -86,5 +92,7 @@ def _row(faults: Faults, number: int, line: str) -> dict[str, Any]:
 def _cell(faults: Faults, number: int, line: str, row: dict[str, Any], field: str) -> str:
     value = row[field]
     if not value or (value == "_" and field != "form"):
-        raise CorpusError(faults.path, number, f"no {field} in this row", line, f"write it, or {_CHOOSE}")
+        raise CorpusError(
+            faults.path, number, f"no {field} in this row", line, f"write it, or {_CHOOSE}"
+        )
     return value

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from residense.data.cache import Arrays, pack_strings, unpack_strings
-from residense.data.schemes import Span, convert, spans, split_tag
 from residense.predictions import Text
+from residense.tags import Span, convert, spans, split_tag
 
 NUMBERS = ("tokens", "tags", "offsets", "document", "places", "targets")
 STRINGS = ("forms", "labels", "raw", "classes")
@@ -87,7 +87,9 @@ class Corpus:
             start = len(token_ids)
             token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
             cuts = _cuts(tokens, spans(tags) if tags and scheme != "none" else [], max_length)
-            tag_ids += [labels.setdefault(tag, len(labels)) for tag in tags] if tags else [0] * len(tokens)
+            tag_ids += (
+                [labels.setdefault(tag, len(labels)) for tag in tags] if tags else [0] * len(tokens)
+            )
             offsets += [start + cut for cut in cuts]
             document += [number] * len(cuts)
         return cls(
@@ -119,7 +121,9 @@ class Corpus:
         """The given sentences of the source, in their order there."""
         keep = np.flatnonzero(np.isin(self.document, documents))
         lengths = self.lengths[keep]
-        places = np.repeat(self.offsets[keep] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        places = np.repeat(self.offsets[keep] - np.cumsum(lengths) + lengths, lengths) + np.arange(
+            lengths.sum()
+        )
         kept, renumbered = np.unique(self.document[keep], return_inverse=True)
         return replace(
             self,
@@ -160,7 +164,9 @@ class Corpus:
         """Texts of each class, and tokens of each type of entity, or of each tag where there is no scheme; if any."""
         counts = Counter(dict(zip(self.classes, self.targets.sum(0).tolist(), strict=True)))
         tokens = np.bincount(self.tags, minlength=len(self.labels)).tolist()
-        for label, count in zip(self.labels, tokens, strict=False):  # without labels, all tags are zero
+        for label, count in zip(
+            self.labels, tokens, strict=False
+        ):  # without labels, all tags are zero
             counts[label if scheme == "none" else split_tag(label)[1]] += count
         return {label: count for label, count in counts.items() if label and count}
 

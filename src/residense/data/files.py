@@ -22,11 +22,15 @@ _SPLITS = {
     "test": "test",
 }
 ORDER = ("train", "validation", "test")
-_SUFFIXES = re.compile(r".+\.(?:(?:conll|conllu|txt|tsv|bio|jsonl)(?:\.gz)?|parquet)", re.IGNORECASE)
+_SUFFIXES = re.compile(
+    r".+\.(?:(?:conll|conllu|txt|tsv|bio|jsonl)(?:\.gz)?|parquet)", re.IGNORECASE
+)
 _SIZED = re.compile(r"(train)[0-9]+[km]?")
 
 
-def find_splits(path: Path, pattern: str | None = None, suffixes: re.Pattern[str] = _SUFFIXES) -> dict[str, Path]:
+def find_splits(
+    path: Path, pattern: str | None = None, suffixes: re.Pattern[str] = _SUFFIXES
+) -> dict[str, Path]:
     """Return the files of a corpus by split: "train", "validation", "test", as far as there are any.
 
     The split of a file is the first part of its name, parts being what "-", "_" and "." separate, that says
@@ -59,7 +63,9 @@ def find_splits(path: Path, pattern: str | None = None, suffixes: re.Pattern[str
 
 def select(path: Path, pattern: str | None, suffixes: re.Pattern[str]) -> list[Path]:
     """Return the files in a folder whose names match, sorted, hidden ones left out."""
-    present = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    present = sorted(
+        file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")
+    )
     return [file for file in present if _selected(file.name, pattern, suffixes)]
 
 
@@ -69,7 +75,11 @@ def by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
     found = {file: _split_of(file.name, sized=False) for file in files}
     if "train" not in found.values():
         found = {file: _split_of(file.name, sized=True) for file in files}
-    return {split: [file for file in files if found[file] == split] for split in ORDER if split in found.values()}
+    return {
+        split: [file for file in files if found[file] == split]
+        for split in ORDER
+        if split in found.values()
+    }
 
 
 def only(path: Path, found: dict[str, list[Path]]) -> dict[str, Path]:
@@ -87,7 +97,11 @@ def find_classes(path: Path) -> dict[str, list[Path]]:
     """
     classes = {}
     for folder in sorted(_folders(path)):
-        files = (file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith("."))
+        files = (
+            file
+            for file in sorted(folder.iterdir())
+            if file.is_file() and not file.name.startswith(".")
+        )
         texts = [file for file in files if file.suffix.lower() == ".txt"]
         if texts and folder.name.lower() not in _SPLITS.keys() | {"unsup"}:
             classes[folder.name] = texts
@@ -98,7 +112,11 @@ def find_class_splits(path: Path) -> dict[str, list[Path]]:
     """Return the folders in `path` that are named like a split and hold class folders, by split."""
     folders = [folder for folder in sorted(_folders(path)) if find_classes(folder)]
     splits = [_SPLITS.get(folder.name.lower()) for folder in folders]
-    return {name: [folders[i] for i, split in enumerate(splits) if split == name] for name in ORDER if name in splits}
+    return {
+        name: [folders[i] for i, split in enumerate(splits) if split == name]
+        for name in ORDER
+        if name in splits
+    }
 
 
 def read_lines(path: Path, encoding: str, repair: bool) -> tuple[list[str], int]:
@@ -148,12 +166,16 @@ def _decode(data: bytes, path: Path, encoding: str, repair: bool) -> tuple[str, 
             wrong = f"byte 0x{data[error.start]:02x} is not {encoding}"
             fix = "name the encoding with `--data.encoding`, such as `--data.encoding latin-1`, or replace such bytes"
             fix += " with `--data.repair true`"
-            read = data[: error.start].rpartition(b"\n")[2] + data[error.start :].partition(b"\n")[0]
+            read = (
+                data[: error.start].rpartition(b"\n")[2] + data[error.start :].partition(b"\n")[0]
+            )
             raise CorpusError(path, line, wrong, read, fix) from None
         text = data.decode(encoding, "replace")
         replaced = text.count("\ufffd") - data.decode(encoding, "ignore").count("\ufffd")
     except UnicodeError as error:  # some codecs, such as idna, do not say where
-        raise CorpusError(path, None, f"not {encoding} ({error})", fix="correct `--data.encoding`") from None
+        raise CorpusError(
+            path, None, f"not {encoding} ({error})", fix="correct `--data.encoding`"
+        ) from None
     return text.removeprefix("\ufeff"), replaced
 
 
@@ -170,7 +192,9 @@ def _read_bytes(path: Path) -> bytes:
         with gzip.open(path) as stream:
             data = stream.read(size + 1)
         if len(data) > size:
-            raise CorpusError(path, None, "unpacks to far more than text does", fix="unpack it, if it is meant to")
+            raise CorpusError(
+                path, None, "unpacks to far more than text does", fix="unpack it, if it is meant to"
+            )
         return data
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         wrong = f"corrupt or truncated gzip file ({error})"
@@ -181,7 +205,9 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _folders(path: Path) -> Iterable[Path]:
-    return (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return (
+        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+    )
 
 
 def _selected(name: str, pattern: str | None, suffixes: re.Pattern[str]) -> bool:
@@ -196,9 +222,15 @@ def _split_of(name: str, sized: bool) -> str | None:
 
 
 def _ambiguous(path: Path, split: str, candidates: list[Path]) -> CorpusError:
-    wrong = f"more than one file for the split {split}: {', '.join(file.name for file in candidates)}"
+    wrong = (
+        f"more than one file for the split {split}: {', '.join(file.name for file in candidates)}"
+    )
     patterns = sorted({"*." + file.name.partition(".")[2] for file in candidates})
-    fix = f"select with `--data.files` (such as {' or '.join(patterns)}), " if len(patterns) > 1 else ""
+    fix = (
+        f"select with `--data.files` (such as {' or '.join(patterns)}), "
+        if len(patterns) > 1
+        else ""
+    )
     fix += "pass a folder with one of them, or give `--data.path` one file"
     return CorpusError(path, None, wrong, fix=fix)
 

@@ -35,9 +35,13 @@ def load_splits(name_or_path: str) -> dict[str, Any]:
         raise
     except Exception as error:  # the hub, its cache and pyarrow raise whatever they like
         fix = "check the name, the network and `--data.path`"
-        raise CorpusError(path, None, f"datasets cannot load it ({_reason(error)})", fix=fix) from None
+        raise CorpusError(
+            path, None, f"datasets cannot load it ({_reason(error)})", fix=fix
+        ) from None
     if not splits.keys() & _SPLITS.keys():
-        raise CorpusError(path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set")
+        raise CorpusError(
+            path, None, f"no split {', '.join(_SPLITS)}", list(splits), "choose another data set"
+        )
     return {_SPLITS[split]: data for split, data in splits.items() if split in _SPLITS}
 
 
@@ -48,7 +52,9 @@ def _reason(error: Exception) -> str:
 def is_plain(feature: object) -> bool:
     """Whether a feature holds strings or numbers, or lists of them."""
     inner = getattr(feature, "feature", feature)
-    return str(getattr(inner, "dtype", "")).startswith(("string", "large_string", "int", "uint", "float", "bool"))
+    return str(getattr(inner, "dtype", "")).startswith(
+        ("string", "large_string", "int", "uint", "float", "bool")
+    )
 
 
 def _read_parquet(path: Path) -> Any:
@@ -62,16 +68,25 @@ def _read_parquet(path: Path) -> Any:
     from datasets.table import InMemoryTable
     from pyarrow import parquet
 
-    left = 4 * largest(path.stat().st_size)  # tags are numbers of eight bytes that pack to a few bits
+    left = 4 * largest(
+        path.stat().st_size
+    )  # tags are numbers of eight bytes that pack to a few bits
     with parquet.ParquetFile(path) as file:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if len(file.schema) > _MOST_COLUMNS:
-            raise CorpusError(path, None, f"{len(file.schema):,} columns", fix=f"keep at most {_MOST_COLUMNS:,}")
+            raise CorpusError(
+                path, None, f"{len(file.schema):,} columns", fix=f"keep at most {_MOST_COLUMNS:,}"
+            )
         chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-        _refuse_bomb(path, left - sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks))
+        _refuse_bomb(
+            path,
+            left - sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks),
+        )
         found = datasets.Features.from_arrow_schema(file.schema_arrow)
         columns = [file.schema.column(i) for i in range(len(file.schema))]
-    features = datasets.Features({name: feature for name, feature in found.items() if is_plain(feature)})
+    features = datasets.Features(
+        {name: feature for name, feature in found.items() if is_plain(feature)}
+    )
     strings = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
     batches = []
     with parquet.ParquetFile(path, read_dictionary=strings) as file:
@@ -79,7 +94,9 @@ def _read_parquet(path: Path) -> Any:
             left -= _ROW * batch.num_rows + sum(map(_decoded_size, batch.columns))
             _refuse_bomb(path, left)
             batches.append(batch)
-        table = pyarrow.Table.from_batches(batches, file.schema_arrow if not batches else batches[0].schema)
+        table = pyarrow.Table.from_batches(
+            batches, file.schema_arrow if not batches else batches[0].schema
+        )
     table = table.select(list(features)).cast(features.arrow_schema)
     return datasets.Dataset(InMemoryTable(table))
 
@@ -96,7 +113,11 @@ def _decoded_size(values: Any) -> int:
     from pyarrow.compute import call_function
 
     size = values.nbytes
-    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+    while (
+        types.is_list(values.type)
+        or types.is_large_list(values.type)
+        or types.is_fixed_size_list(values.type)
+    ):
         values = values.flatten()
     if types.is_dictionary(values.type):
         lengths = call_function("binary_length", [values.dictionary]).take(values.indices)

@@ -5,9 +5,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from residense.data.schemes import Span, encode
 from residense.data.sentences import CorpusError, Faults, Reading, Sentence, no_sentence
 from residense.data.tokenize import tokenize
+from residense.tags import Span, encode
 
 _TAG_KEYS = ("tags", "ner_tags", "labels")
 
@@ -27,7 +27,9 @@ def read_jsonl(faults: Faults, lines: Sequence[str], labelled: bool) -> Reading:
     if not sentences:
         raise no_sentence(faults.path)
     kind = "tokens" if sentences[0].text is None else "texts"
-    notes = [f"{faults.path.name}: JSON lines of {kind}, {'labelled' if labelled else 'tags not read'}"]
+    notes = [
+        f"{faults.path.name}: JSON lines of {kind}, {'labelled' if labelled else 'tags not read'}"
+    ]
     return Reading(faults.path, sentences, "jsonl", repairs=faults.repairs, notes=notes)
 
 
@@ -46,7 +48,9 @@ def _record(faults: Faults, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise CorpusError(faults.path, number, f"not JSON ({error})", line, "correct the line") from None
+        raise CorpusError(
+            faults.path, number, f"not JSON ({error})", line, "correct the line"
+        ) from None
     if not isinstance(record, dict) or not record.keys() & {"tokens", "text"}:
         fix = 'write {"tokens": [...], "tags": [...]} or {"text": "...", "spans": [...]}'
         raise CorpusError(faults.path, number, "no object with tokens or text", record, fix)
@@ -59,7 +63,9 @@ def _from_tokens(faults: Faults, number: int, record: dict[str, Any], labelled: 
         return Sentence(tokens, [], number)
     key = next((key for key in _TAG_KEYS if key in record), None)
     if key is None:
-        raise CorpusError(faults.path, number, "no tags", record, f"add one of {', '.join(_TAG_KEYS)}")
+        raise CorpusError(
+            faults.path, number, "no tags", record, f"add one of {', '.join(_TAG_KEYS)}"
+        )
     tags = _strings(faults, number, key, record[key])
     if len(tags) != len(tokens):
         wrong = f"{len(tokens)} tokens but {len(tags)} {key}"
@@ -68,31 +74,43 @@ def _from_tokens(faults: Faults, number: int, record: dict[str, Any], labelled: 
 
 
 def _strings(faults: Faults, number: int, key: str, values: Any) -> list[str]:
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+    if (
+        not isinstance(values, list)
+        or not values
+        or not all(isinstance(value, str) for value in values)
+    ):
         fix = "write a list of one or more strings (tag names, not numbers)"
         raise CorpusError(faults.path, number, f"{key} are no list of strings", values, fix)
     if "" in values:
-        raise CorpusError(faults.path, number, f"empty string in {key}", values, "remove or fill it")
+        raise CorpusError(
+            faults.path, number, f"empty string in {key}", values, "remove or fill it"
+        )
     return [faults.encodable(number, value) for value in values]
 
 
 def _from_text(faults: Faults, number: int, record: dict[str, Any], labelled: bool) -> Sentence:
     text = record["text"]
     if not isinstance(text, str) or not text.strip():
-        raise CorpusError(faults.path, number, "blank or no text", text, "write a text or drop the line")
+        raise CorpusError(
+            faults.path, number, "blank or no text", text, "write a text or drop the line"
+        )
     text = faults.encodable(number, text)
     offsets = tokenize(text, "word")
     tokens = [text[start:end] for start, end in offsets]
     if not labelled:
         return Sentence(tokens, [], number, text, offsets)
     if not isinstance(record.get("spans"), list):
-        raise CorpusError(faults.path, number, "no list of spans", record, 'add "spans", [] for none')
+        raise CorpusError(
+            faults.path, number, "no list of spans", record, 'add "spans", [] for none'
+        )
     aligned = [_align(faults, number, span, text, offsets) for span in record["spans"]]
     tags = encode(_disjoint(faults, number, aligned), len(tokens), "IOB2")
     return Sentence(tokens, tags, number, text, offsets)
 
 
-def _align(faults: Faults, number: int, span: Any, text: str, offsets: list[tuple[int, int]]) -> Span:
+def _align(
+    faults: Faults, number: int, span: Any, text: str, offsets: list[tuple[int, int]]
+) -> Span:
     """Return a span of characters as a span of tokens."""
     start, end, type_ = _characters(faults, number, span, text)
     first = bisect_right(offsets, start, key=lambda place: place[1])
@@ -128,11 +146,15 @@ def _disjoint(faults: Faults, number: int, aligned: list[Span]) -> list[Span]:
     kept: list[Span] = []
     owner: dict[int, Span] = {}
     for span in sorted(aligned, key=lambda span: (span.start - span.end, span.start)):
-        rival = owner.get(span.start) or owner.get(span.end - 1)  # a longer span covers one end of a shorter one
+        rival = owner.get(span.start) or owner.get(
+            span.end - 1
+        )  # a longer span covers one end of a shorter one
         if rival is None:
             kept.append(span)
             owner.update(dict.fromkeys(range(span.start, span.end), span))
         else:
             how = "of overlapping spans the longer kept"
-            faults.settle(number, "overlapping spans", [rival, span], "keep one of them", rival, how)
+            faults.settle(
+                number, "overlapping spans", [rival, span], "keep one of them", rival, how
+            )
     return kept

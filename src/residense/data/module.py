@@ -16,7 +16,11 @@ from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import SPECIAL, Vocabulary
 from residense.messages import listed, say
 
-NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}  # splits of each stage
+NEEDED = {
+    "fit": ("train", "validation"),
+    "validate": ("validation",),
+    "test": ("test",),
+}  # splits of each stage
 
 
 class TextDataModule(L.LightningDataModule):
@@ -42,7 +46,9 @@ class TextDataModule(L.LightningDataModule):
         self.batch_tokens, self.eval_batch_tokens = batch_tokens, eval_batch_tokens
         self.splits: dict[str, Corpus] = {}
         self.vocabulary: Vocabulary | None = None
-        self.known: Vocabulary | None = None  # words and characters to keep, of a model that is trained further
+        self.known: Vocabulary | None = (
+            None  # words and characters to keep, of a model that is trained further
+        )
         self.vector_matrix: np.ndarray | None = None
         self._train_loader: BatchLoader | None = None
         self._progress: dict[str, Any] = {}
@@ -73,9 +79,13 @@ class TextDataModule(L.LightningDataModule):
         if min(self.seed, self.split_seed) < 0:
             raise ValueError("data.seed and data.split_seed must not be negative")
         if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
-            raise ValueError(f"data.split holds three positive shares that sum to 1, or null; got {list(self.split)}")
+            raise ValueError(
+                f"data.split holds three positive shares that sum to 1, or null; got {list(self.split)}"
+            )
         if self.text is not None and self._stage() != "predict":
-            raise ValueError("--data.text is for predict; what else there is to read is named by --data.path")
+            raise ValueError(
+                "--data.text is for predict; what else there is to read is named by --data.path"
+            )
         if self.text is not None and self.path is not None:
             raise ValueError("give --data.text or --data.path, not both")
 
@@ -92,7 +102,9 @@ class TextDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs; the vocabulary is that of the model, or is built from the training split."""
-        stage = str(getattr(stage, "value", stage))  # Lightning's stage names print as something else
+        stage = str(
+            getattr(stage, "value", stage)
+        )  # Lightning's stage names print as something else
         known = getattr(self._task(), "vocabulary", None)
         self.vocabulary = known or self.vocabulary
         if stage == "predict":
@@ -105,21 +117,32 @@ class TextDataModule(L.LightningDataModule):
         loaded = self.load()
         if self.split is not None:
             loaded = complete(loaded, self.split, self.split_seed)
-        elif [*loaded.splits] == ["train"] and stage != "fit":  # one file is all there is: it is what is asked for
+        elif [*loaded.splits] == [
+            "train"
+        ] and stage != "fit":  # one file is all there is: it is what is asked for
             loaded = loaded._replace(splits={NEEDED[stage][0]: loaded.splits["train"]})
         self.splits = loaded.splits
         for name in NEEDED[stage]:
             if name not in self.splits:
-                raise ValueError(f"{self.path}: no {name} split, only {', '.join(self.splits)}; see --data.split")
+                raise ValueError(
+                    f"{self.path}: no {name} split, only {', '.join(self.splits)}; see --data.split"
+                )
         if self.vocabulary is None:
-            vectors = load_vectors(self.vectors) if self.vectors else Vectors([], np.zeros((0, 0), np.float32))
+            vectors = (
+                load_vectors(self.vectors)
+                if self.vectors
+                else Vectors([], np.zeros((0, 0), np.float32))
+            )
             self.vector_matrix = vectors.matrix if self.vectors else None
             built = self.build_vocabulary(loaded, vectors)
             if self.vectors:
                 loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
             self.vocabulary = built if self.known is None else built.with_words_of(self.known)
             loaded.notes.extend(_untrained(self.splits, loaded.scheme))
-        say(*loaded.notes, *(f"{name}: {self.summarise(corpus)}" for name, corpus in self.splits.items()))
+        say(
+            *loaded.notes,
+            *(f"{name}: {self.summarise(corpus)}" for name, corpus in self.splits.items()),
+        )
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
@@ -127,7 +150,9 @@ class TextDataModule(L.LightningDataModule):
         """Shuffled batches of the training split."""
         assert self.trainer is not None
         window, same = self.trainer.accumulate_grad_batches, self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        self._train_loader = self._loader("train", self.batch_tokens, shuffle=True, window=window, same=same)
+        self._train_loader = self._loader(
+            "train", self.batch_tokens, shuffle=True, window=window, same=same
+        )
         if self._progress:
             self._train_loader.resume(self._progress)
         return self._train_loader
@@ -161,7 +186,9 @@ class TextDataModule(L.LightningDataModule):
         before = state_dict.get("fingerprint", {})
         if self._stage() == "fit" and before and before != self.fingerprint:
             now = self.fingerprint
-            changed = ", ".join(name for name in {**before, **now} if before.get(name) != now.get(name))
+            changed = ", ".join(
+                name for name in {**before, **now} if before.get(name) != now.get(name)
+            )
             raise ValueError(
                 f"{self.path or 'the embedded corpus'}: {changed} data changed since this run began: restore it, or "
                 "start a new run with --init_from"
@@ -192,16 +219,26 @@ class TextDataModule(L.LightningDataModule):
         return self.trainer.lightning_module if self.trainer is not None else None
 
     def _stage(self) -> str:
-        return self.trainer.state.fn.value if self.trainer is not None and self.trainer.state.fn else "fit"
+        return (
+            self.trainer.state.fn.value
+            if self.trainer is not None and self.trainer.state.fn
+            else "fit"
+        )
 
 
 def _untrained(splits: dict[str, Corpus], scheme: str) -> list[str]:
     """A warning for each split with labels that train lacks, and how many texts or tokens have them."""
     notes, known = [], splits["train"].label_counts(scheme)
     for name, corpus in splits.items():
-        new = [f"{label} ({n:,})" for label, n in corpus.label_counts(scheme).items() if label not in known]
+        new = [
+            f"{label} ({n:,})"
+            for label, n in corpus.label_counts(scheme).items()
+            if label not in known
+        ]
         if new:
-            notes.append(f"warning: {name} has labels that train lacks, which cannot be learned: {listed(new)}")
+            notes.append(
+                f"warning: {name} has labels that train lacks, which cannot be learned: {listed(new)}"
+            )
     return notes
 
 

@@ -68,7 +68,10 @@ def read_dataset(name_or_path: str, labelled: bool = True) -> dict[str, Reading]
     """
     path = Path(name_or_path)
     known = load_splits(name_or_path)
-    return {split: _from_dataset(path, data) if labelled else _tokens_of(path, data) for split, data in known.items()}
+    return {
+        split: _from_dataset(path, data) if labelled else _tokens_of(path, data)
+        for split, data in known.items()
+    }
 
 
 def _tokens_of(path: Path, data: Any) -> Reading:
@@ -86,9 +89,13 @@ def _from_dataset(path: Path, data: Any) -> Reading:
     if key is None or "tokens" not in data.features:
         wrong = f"no columns tokens and {' or '.join(_TAG_COLUMNS)}"
         raise CorpusError(path, None, wrong, list(data.features), "rename the columns")
-    names: dict[Any, str] = dict(enumerate(getattr(getattr(data.features[key], "feature", None), "names", ())))
+    names: dict[Any, str] = dict(
+        enumerate(getattr(getattr(data.features[key], "feature", None), "names", ()))
+    )
     sentences = []
-    for row, (tokens, values) in enumerate(zip(column(path, data, "tokens"), column(path, data, key), strict=True), 1):
+    for row, (tokens, values) in enumerate(
+        zip(column(path, data, "tokens"), column(path, data, key), strict=True), 1
+    ):
         tags: list[Any] = [names.get(value, value) for value in values or ()]
         named = all(isinstance(value, str) and value for value in (*(tokens or ()), *tags))
         if not tokens or len(tokens) != len(tags) or not named:

@@ -18,7 +18,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class CorpusError(ValueError):
     """Something wrong in a corpus: `file:line: what is wrong, what was read, how to fix it`."""
 
-    def __init__(self, path: Path, line: int | None, wrong: str, read: object = None, fix: str = ""):
+    def __init__(
+        self, path: Path, line: int | None, wrong: str, read: object = None, fix: str = ""
+    ):
         """Compose the message.
 
         Args:
@@ -90,7 +92,9 @@ class Faults:
     repair: bool
     repairs: Counter[str] = field(default_factory=Counter)
 
-    def settle(self, line: int, wrong: str, read: object, fix: str, repaired: _T | None, how: str) -> _T:
+    def settle(
+        self, line: int, wrong: str, read: object, fix: str, repaired: _T | None, how: str
+    ) -> _T:
         """Return the repaired value, or raise.
 
         Args:
@@ -104,7 +108,9 @@ class Faults:
         if repaired is None:
             raise CorpusError(self.path, line, wrong, read, fix)
         if not self.repair:
-            raise CorpusError(self.path, line, wrong, read, f"{fix}, or `--data.repair true` ({how})")
+            raise CorpusError(
+                self.path, line, wrong, read, f"{fix}, or `--data.repair true` ({how})"
+            )
         self.repairs[how] += 1
         return repaired
 
@@ -113,7 +119,9 @@ class Faults:
         if not _SURROGATE.search(text):
             return text
         repaired, how = _SURROGATE.sub("\ufffd", text), "half a surrogate pair read as U+FFFD"
-        return self.settle(line, "half a surrogate pair", text, "write the whole character", repaired, how)
+        return self.settle(
+            line, "half a surrogate pair", text, "write the whole character", repaired, how
+        )
 
 
 def no_sentence(path: Path) -> CorpusError:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from residense.data.corpus import Corpus, class_targets
-from residense.data.schemes import spans
 from residense.data.sentences import CorpusError
 from residense.data.source import Loaded
 from residense.data.tagging import TaggingDataModule
 from residense.data.texts import Texts, read_splits
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
+from residense.tags import spans
 
 WHOLE = 10**6  # tokens: a sentence has one intent and is not split
 
@@ -45,26 +45,45 @@ class SlotsDataModule(TaggingDataModule):
             intents = {name: _types_of_first(corpus) for name, corpus in loaded.splits.items()}
         else:
             intents = self._intents(Path(self.path), loaded.splits)
-        splits = {name: _with_classes(corpus, intents[name]) for name, corpus in loaded.splits.items()}
+        splits = {
+            name: _with_classes(corpus, intents[name]) for name, corpus in loaded.splits.items()
+        }
         return loaded._replace(splits=splits)
 
     def _intents(self, path: Path, splits: dict[str, Corpus]) -> dict[str, list[tuple[str, ...]]]:
         source = self.source
-        read = read_splits(path, self.intent_files, None, None, source.encoding, source.repair, self.label_separator)
+        read = read_splits(
+            path,
+            self.intent_files,
+            None,
+            None,
+            source.encoding,
+            source.repair,
+            self.label_separator,
+        )
         for split in splits:
             if split not in read:
-                raise CorpusError(path, None, f"slots but no intents for {split}", fix="check --data.intent_files")
-        return {split: self._of_the_same_sentences(read[split], corpus) for split, corpus in splits.items()}
+                raise CorpusError(
+                    path, None, f"slots but no intents for {split}", fix="check --data.intent_files"
+                )
+        return {
+            split: self._of_the_same_sentences(read[split], corpus)
+            for split, corpus in splits.items()
+        }
 
     def _of_the_same_sentences(self, read: Texts, corpus: Corpus) -> list[tuple[str, ...]]:
         sentences = corpus.document_tokens()
         for line, text, tokens in zip(read.lines, read.texts, sentences, strict=False):
             if text.split() != tokens:
                 wrong = f"not the sentence of the file with slots, {' '.join(tokens)!r}"
-                raise CorpusError(read.path, line, wrong, text, "both files hold the same sentences in one order")
+                raise CorpusError(
+                    read.path, line, wrong, text, "both files hold the same sentences in one order"
+                )
         if len(read.texts) != len(sentences):
             wrong = f"{len(read.texts)} intents for {len(sentences)} sentences with slots"
-            raise CorpusError(read.path, None, wrong, fix="both files hold the same sentences in one order")
+            raise CorpusError(
+                read.path, None, wrong, fix="both files hold the same sentences in one order"
+            )
         return read.labels
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:

@@ -13,10 +13,10 @@ from residense.data.columns import Column
 from residense.data.corpus import Corpus
 from residense.data.files import find_splits, text_lines
 from residense.data.readers import CorpusError, Reading, read, read_dataset
-from residense.data.schemes import detect
 from residense.data.synthetic import Synthetic
 from residense.messages import listed
 from residense.predictions import Text
+from residense.tags import detect
 
 HUB = "hf:"
 RARE = 20  # texts of a class
@@ -57,13 +57,22 @@ class Source:
         """All splits, tags in `scheme` unless they are plain labels; from the cache if they are there."""
         if self.path is not None and self.path.startswith(HUB):  # `datasets` has a cache of its own
             return unpack(self._read(scheme, max_length))
-        options = [self.token_column, self.tag_column, self.encoding, self.repair, scheme, max_length]
+        options = [
+            self.token_column,
+            self.tag_column,
+            self.encoding,
+            self.repair,
+            scheme,
+            max_length,
+        ]
         if self.path is None:
             files = {}
             options += [asdict(self.synthetic), version("faker")]
         else:
             files = find_splits(Path(self.path), self.files)
-        key = fingerprint(files.values(), [[(name, path.name) for name, path in files.items()], options])
+        key = fingerprint(
+            files.values(), [[(name, path.name) for name, path in files.items()], options]
+        )
         return unpack(cached(key, lambda: self._read(scheme, max_length)))
 
     def _read(self, scheme: str, max_length: int) -> Arrays:
@@ -74,18 +83,29 @@ class Source:
         else:
             readings = self._readings(self.path)
             notes = [note for reading in readings.values() for note in _notes(reading)]
-            splits = {name: [(s.tokens, s.tags) for s in r.sentences] for name, r in readings.items()}
+            splits = {
+                name: [(s.tokens, s.tags) for s in r.sentences] for name, r in readings.items()
+            }
             texts = {name: _texts_of(reading) for name, reading in readings.items()}
             first = next(iter(readings.values()))
             where = f"{first.path}: column {first.tag_column}"
         found = detect(tags for pairs in splits.values() for _, tags in pairs)
         if scheme == "none" and found != "none":
-            tags = sorted({tag for pairs in splits.values() for _, tags in pairs for tag in tags} - {"O"})
+            tags = sorted(
+                {tag for pairs in splits.values() for _, tags in pairs for tag in tags} - {"O"}
+            )
             wrong = f"{where} holds {found} tags ({listed(tags, 3)}), not plain labels such as parts of speech"
-            raise ValueError(f"{wrong}; choose another with --data.tag_column, or another corpus with --data.path")
+            raise ValueError(
+                f"{wrong}; choose another with --data.tag_column, or another corpus with --data.path"
+            )
         scheme = "none" if found == "none" else scheme
-        notes.append("tags are plain labels" if found == "none" else f"tags are {found}, trained as {scheme}")
-        built = {name: Corpus.build(pairs, scheme, max_length, texts.get(name, ())) for name, pairs in splits.items()}
+        notes.append(
+            "tags are plain labels" if found == "none" else f"tags are {found}, trained as {scheme}"
+        )
+        built = {
+            name: Corpus.build(pairs, scheme, max_length, texts.get(name, ()))
+            for name, pairs in splits.items()
+        }
         return pack(built, notes, scheme)
 
     def _readings(self, path: str) -> dict[str, Reading]:
@@ -105,8 +125,12 @@ class Source:
             return
         path = Path(str(self.path))
         if not path.is_file():
-            raise CorpusError(path, None, "no such file", fix="give --data.path a file or --data.text a text")
-        reading = read(path, self.token_column, self.tag_column, self.encoding, self.repair, labelled=False)
+            raise CorpusError(
+                path, None, "no such file", fix="give --data.path a file or --data.text a text"
+            )
+        reading = read(
+            path, self.token_column, self.tag_column, self.encoding, self.repair, labelled=False
+        )
         for sentence in reading.sentences:
             if sentence.text is not None and sentence.offsets is not None:
                 yield Text(sentence.text, sentence.offsets)
@@ -135,9 +159,15 @@ def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> L
     for name, share in wanted.items():
         chosen = (place >= start) & (place < start + share) & ~taken
         chosen[np.argmin(np.where(taken, np.inf, place))] |= not chosen.any()
-        made[name], taken, start = corpus.select(np.flatnonzero(chosen)), taken | chosen, start + share
+        made[name], taken, start = (
+            corpus.select(np.flatnonzero(chosen)),
+            taken | chosen,
+            start + share,
+        )
     if taken.all():
-        raise ValueError(f"{corpus.num_documents} sentences are too few to split; add files or sentences")
+        raise ValueError(
+            f"{corpus.num_documents} sentences are too few to split; add files or sentences"
+        )
     note = f"{' and '.join(made)} split off train by seed {seed}"
     rest = {name: corpus for name, corpus in splits.items() if name != "train"}
     train = corpus.select(np.flatnonzero(~taken))
@@ -148,7 +178,9 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
     """One of several splits of all texts: a fold to test on, the next one to validate on, the others to train on."""
     if [*loaded.splits] != ["train"]:
         found = ", ".join(loaded.splits)
-        raise ValueError(f"data.folds: the corpus comes in splits of its own ({found}): use --data.folds 0")
+        raise ValueError(
+            f"data.folds: the corpus comes in splits of its own ({found}): use --data.folds 0"
+        )
     corpus = loaded.splits["train"]
     place = np.floor(_places(corpus, seed) * folds).astype(int)
     test, validation = place == number, place == (number + 1) % folds
@@ -156,7 +188,9 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
     if not all(mask.any() for mask in chosen.values()):
         raise ValueError(f"data.folds: {corpus.num_documents} texts are too few for {folds} folds")
     splits = {name: corpus.select(np.flatnonzero(mask)) for name, mask in chosen.items()}
-    return loaded._replace(splits=splits, notes=[*loaded.notes, f"fold {number} of {folds}, drawn by seed {seed}"])
+    return loaded._replace(
+        splits=splits, notes=[*loaded.notes, f"fold {number} of {folds}, drawn by seed {seed}"]
+    )
 
 
 def _places(corpus: Corpus, seed: int) -> np.ndarray:
@@ -189,7 +223,9 @@ def unpack(arrays: Arrays) -> Loaded:
     """The way back."""
     names = dict.fromkeys(key.split("/")[0] for key in arrays if "/" in key)
     splits = {
-        name: Corpus.from_arrays({k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")})
+        name: Corpus.from_arrays(
+            {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")}
+        )
         for name in names
     }
     return Loaded(splits, unpack_strings(arrays["notes"]), *unpack_strings(arrays["read"]))
@@ -197,10 +233,16 @@ def unpack(arrays: Arrays) -> Loaded:
 
 def _texts_of(reading: Reading) -> list[Text]:
     """The texts of a reading if each sentence has one."""
-    texts = [Text(s.text, s.offsets) for s in reading.sentences if s.text is not None and s.offsets is not None]
+    texts = [
+        Text(s.text, s.offsets)
+        for s in reading.sentences
+        if s.text is not None and s.offsets is not None
+    ]
     return texts if len(texts) == len(reading.sentences) else []
 
 
 def _notes(reading: Reading) -> list[str]:
-    repairs = [f"{reading.path.name}: repaired {count}: {what}" for what, count in reading.repairs.items()]
+    repairs = [
+        f"{reading.path.name}: repaired {count}: {what}" for what, count in reading.repairs.items()
+    ]
     return [*reading.notes, *repairs]

@@ -94,13 +94,17 @@ class _Grammar:
 
     def __init__(self, language: Language, rng: random.Random) -> None:
         self.language, self.rng, self.held_out = language, rng, False
-        self.rules = {symbol: self._rule(held, lines) for symbol, held, lines in _sections(language)}
+        self.rules = {
+            symbol: self._rule(held, lines) for symbol, held, lines in _sections(language)
+        }
         for symbol, words in _faker_pools(language, rng.randrange(2**32)).items():
             self.rules[symbol] = self._rule(_FAKER_HELD_OUT, words)
         twins = self.rules["twins"].every if language == "zh" else []
         self.twins = {char: twin for pair in twins for char, twin in (pair, pair[::-1])}
         self.cast: dict[str, list[str]] = {}
-        self.cast = {label: [self._text(f"{{{label}}}") for _ in range(_CAST_SIZE)] for label in LABELS}
+        self.cast = {
+            label: [self._text(f"{{{label}}}") for _ in range(_CAST_SIZE)] for label in LABELS
+        }
 
     def sentence(self) -> Sentence:
         """One sentence as tokens and IOB2 tags."""
@@ -110,7 +114,10 @@ class _Grammar:
             text = "".join(text for text, _ in parts)
             new = _WORD.findall(text) if self.language == "en" else "".join(text.split())
             tokens += new
-            tags += [f"{'I' if place else 'B'}-{label}" if label else _OUTSIDE for place in range(len(new))]
+            tags += [
+                f"{'I' if place else 'B'}-{label}" if label else _OUTSIDE
+                for place in range(len(new))
+            ]
         return self._spoil(tokens, tags)
 
     def _pieces(self, text: str, label: str | None = None) -> Iterator[tuple[str, str | None]]:
@@ -131,7 +138,9 @@ class _Grammar:
     def _choose(self, text: str) -> str:
         while "[" in text:
             text = _CHOICE.sub(lambda match: self.rng.choice(match[1].split("|")), text)
-        return _DIGIT.sub(lambda match: "#" if match[0] != "#" else str(self.rng.randrange(10)), text)
+        return _DIGIT.sub(
+            lambda match: "#" if match[0] != "#" else str(self.rng.randrange(10)), text
+        )
 
     def _draw(self, symbol: str) -> str:
         if symbol in self.cast and self.rng.random() < _CAST_SHARE:
@@ -231,7 +240,9 @@ def _faker_pools(language: Language, seed: int) -> dict[str, list[str]]:
     return {
         "first": pool(120, "first_name", *west, "it_IT"),
         "last": pool(140, "last_name", *west, "it_IT"),
-        "real_city": pool(60, "city", *west),  # not it_IT: its cities depend on the hash seed of the process
+        "real_city": pool(
+            60, "city", *west
+        ),  # not it_IT: its cities depend on the hash seed of the process
         "real_country": pool(60, "country", "en_US"),
         "real_street": pool(90, "street_name", "en_US", "en_GB", "de_DE"),
         "iban": pool(400, "iban", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "pl_PL", "nl_NL"),

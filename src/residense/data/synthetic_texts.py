@@ -110,7 +110,9 @@ class _Grammar:
             symbol, place = match.groups()
             return pairs[symbol][int(place) - 1] if place else self._expand(self._one(symbol))
 
-        text = "".join(str(self.rng.randrange(10)) if char == "#" else char for char in _SLOT.sub(fill, text))
+        text = "".join(
+            str(self.rng.randrange(10)) if char == "#" else char for char in _SLOT.sub(fill, text)
+        )
         return re.sub(r" +(?=[ .,?]|$)", "", text)
 
     def _draw(self, symbol: str) -> str:
@@ -149,4 +151,8 @@ def _sections() -> Iterator[tuple[str, int, list[str]]]:
     for section in re.split(r"^== ", text, flags=re.MULTILINE)[1:]:
         header, *lines = section.splitlines()
         symbols, _, percent = header.partition(" ")
-        yield symbols, int(percent or 0), [part.strip() for line in lines for part in line.split(" | ") if part.strip()]
+        yield (
+            symbols,
+            int(percent or 0),
+            [part.strip() for line in lines for part in line.split(" | ") if part.strip()],
+        )

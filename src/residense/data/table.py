@@ -31,7 +31,11 @@ class Table(NamedTuple):
 
 
 def read_table(
-    path: Path, lines: Sequence[str], notes: list[str], separator: str | None = None, width: int | None = None
+    path: Path,
+    lines: Sequence[str],
+    notes: list[str],
+    separator: str | None = None,
+    width: int | None = None,
 ) -> Table:
     """Return the rows of a column file.
 
@@ -48,8 +52,12 @@ def read_table(
         raise no_sentence(path)
     # Majorities decide, so that one line without its TAB or tag is reported and does not change the reading.
     data = [text for text in texts if not text.startswith("#")] or texts
-    separator = separator or ("TAB" if 2 * sum("\t" in text for text in data) > len(data) else "space")
-    blocks = [[Row(line, text, _split(text, separator)) for line, text in block] for block in numbered]
+    separator = separator or (
+        "TAB" if 2 * sum("\t" in text for text in data) > len(data) else "space"
+    )
+    blocks = [
+        [Row(line, text, _split(text, separator)) for line, text in block] for block in numbered
+    ]
     width = width or _width([row for block in blocks for row in block])
     blocks = _without_comments(blocks, width, notes)
     blocks = _with_other_separators([block for block in blocks if block], separator, width, notes)
@@ -81,7 +89,9 @@ def _split(text: str, separator: str) -> list[str]:
     return [cell for cell in text.split(" ") if cell]
 
 
-def _with_other_separators(blocks: list[list[Row]], separator: str, width: int, notes: list[str]) -> list[list[Row]]:
+def _with_other_separators(
+    blocks: list[list[Row]], separator: str, width: int, notes: list[str]
+) -> list[list[Row]]:
     """Split the lines that do not fit at the other separator as well, where that can be meant only.
 
     A token may hold a space where TABs separate, so a line with a TAB is not split at its spaces.
@@ -94,7 +104,11 @@ def _with_other_separators(blocks: list[list[Row]], separator: str, width: int, 
         return row._replace(cells=cells) if len(cells) == width else row
 
     refitted = [[refit(row) for row in block] for block in blocks]
-    changed = sum(a is not b for pair in zip(blocks, refitted, strict=True) for a, b in zip(*pair, strict=True))
+    changed = sum(
+        a is not b
+        for pair in zip(blocks, refitted, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
     if changed:
         other = "spaces instead of TABs" if separator == "TAB" else "TABs instead of spaces"
         notes.append(f"{changed} lines have {other} between columns")

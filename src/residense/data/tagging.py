@@ -6,13 +6,13 @@ from residense.bounds import Count, Positive
 from residense.data.columns import Column
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
-from residense.data.schemes import spans
 from residense.data.source import Loaded, Source
 from residense.data.synthetic import Synthetic
 from residense.data.units import subword_tokenizer
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
 from residense.predictions import Text
+from residense.tags import spans
 
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU", "BMES", "none"]
 
@@ -66,7 +66,17 @@ class TaggingDataModule(TextDataModule):
         eval_batch_tokens: Positive = 4096,
         seed: Count | None = None,
     ):
-        super().__init__(path, text, split, split_seed, vectors, min_frequency, batch_tokens, eval_batch_tokens, seed)
+        super().__init__(
+            path,
+            text,
+            split,
+            split_seed,
+            vectors,
+            min_frequency,
+            batch_tokens,
+            eval_batch_tokens,
+            seed,
+        )
         self.save_hyperparameters(logger=False)
         self.synthetic = synthetic
         self.source = Source(path, synthetic, files, token_column, tag_column, encoding, repair)
@@ -76,14 +86,20 @@ class TaggingDataModule(TextDataModule):
     def check(self) -> None:
         super().check()
         if self.synthetic.size < 30:
-            raise ValueError(f"data.synthetic.size must be at least 30 sentences; got {self.synthetic.size}")
+            raise ValueError(
+                f"data.synthetic.size must be at least 30 sentences; got {self.synthetic.size}"
+            )
 
     def load(self) -> Loaded:
-        return self.source.load(self.vocabulary.scheme if self.vocabulary else self.scheme, self.max_length)
+        return self.source.load(
+            self.vocabulary.scheme if self.vocabulary else self.scheme, self.max_length
+        )
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
         unit = vocabulary.unit
-        texts = [Text.raw(t, unit) for t in self.text] if self.text else list(self.source.texts(unit))
+        texts = (
+            [Text.raw(t, unit) for t in self.text] if self.text else list(self.source.texts(unit))
+        )
         return Corpus.build(((text.tokens, []) for text in texts), "none", self.max_length, texts)
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:

@@ -6,15 +6,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 from residense.data.columns import Column
-from residense.data.files import by_split, find_class_splits, find_classes, find_splits, only, read_text, select
+from residense.data.files import (
+    by_split,
+    find_class_splits,
+    find_classes,
+    find_splits,
+    only,
+    read_text,
+    select,
+)
 from residense.data.hub import load_splits
 from residense.data.sentences import CorpusError, Faults
-from residense.data.texts_examples import Example, examples_of, has_text, refuse_tokens, without_swallowed
+from residense.data.texts_examples import (
+    Example,
+    examples_of,
+    has_text,
+    refuse_tokens,
+    without_swallowed,
+)
 from residense.data.texts_layout import Layout, Rules, find_layout, no_text
 from residense.data.texts_rows import Grid, data_set, json_lines, lines_of, table
 from residense.messages import listed
 
-_SUFFIXES = re.compile(r".+\.(?:(?P<kind>csv|tsv|txt|label|jsonl)(?:\.gz)?|(?P<parquet>parquet))", re.IGNORECASE)
+_SUFFIXES = re.compile(
+    r".+\.(?:(?P<kind>csv|tsv|txt|label|jsonl)(?:\.gz)?|(?P<parquet>parquet))", re.IGNORECASE
+)
 FEW_LABELS = 100  # may differ from text to text
 MOST_LABELS = 0.4  # of a text
 LARGEST_TABLE = 10**9  # bytes of a table of texts by labels
@@ -64,7 +80,12 @@ def find_texts(path: Path, pattern: str | None = None) -> dict[str, Path]:
     if files := by_split(select(path, None, _SUFFIXES)):
         names = ", ".join(file.name for candidates in files.values() for file in candidates)
         wrong = f"class folders as well as files that are named like splits: {names}"
-        raise CorpusError(path, None, wrong, fix="select the files with `--data.files`, or move one or the other away")
+        raise CorpusError(
+            path,
+            None,
+            wrong,
+            fix="select the files with `--data.files`, or move one or the other away",
+        )
     return only(path, folders or {"train": [path]})
 
 
@@ -128,7 +149,9 @@ def read_splits(
     """
     readings, like = {}, None
     for name, file in find_texts(path, pattern).items():
-        readings[name] = read_texts(file, text_column, label_column, encoding, repair, True, label_separator, like)
+        readings[name] = read_texts(
+            file, text_column, label_column, encoding, repair, True, label_separator, like
+        )
         like = readings[name].rules
     _refuse_many_labels(readings)
     return readings
@@ -141,8 +164,12 @@ def _refuse_many_labels(readings: dict[str, Texts]) -> None:
     if len(labels) > max(FEW_LABELS, MOST_LABELS * texts) or len(labels) * texts > LARGEST_TABLE:
         first = next(iter(readings.values()))
         column = f" in column {listed([str(first.rules.label)])}" if first.rules else ""
-        wrong = f"{len(labels):,} different labels{column} for {texts:,} texts, too many to be classes"
-        raise CorpusError(first.path, None, wrong, fix="choose another column with `--data.label_column`")
+        wrong = (
+            f"{len(labels):,} different labels{column} for {texts:,} texts, too many to be classes"
+        )
+        raise CorpusError(
+            first.path, None, wrong, fix="choose another column with `--data.label_column`"
+        )
 
 
 def read_class_folder(path: Path, encoding: str = "utf-8", repair: bool = False) -> Texts:
@@ -160,7 +187,9 @@ def read_class_folder(path: Path, encoding: str = "utf-8", repair: bool = False)
     examples = []
     classes = find_classes(path) if path.is_dir() else {}
     if not classes:
-        raise CorpusError(path, None, "no class folder with .txt files in this folder", fix="check `--data.path`")
+        raise CorpusError(
+            path, None, "no class folder with .txt files in this folder", fix="check `--data.path`"
+        )
     for label, files in classes.items():
         for file in files:
             faults = Faults(file, repair, repairs)
@@ -227,11 +256,18 @@ def _grid(path: Path, kind: str, text: str, whole: bool, like: Rules | None) -> 
 
 
 def _collect(
-    faults: Faults, kind: str, grid: Grid, layout: Layout, label_separator: str | None, like: Rules | None
+    faults: Faults,
+    kind: str,
+    grid: Grid,
+    layout: Layout,
+    label_separator: str | None,
+    like: Rules | None,
 ) -> Texts:
     examples = list(examples_of(faults, layout, label_separator))
     if grid.separator and layout.label is not None:
-        examples = list(without_swallowed(faults, examples, grid.separator, layout.label > layout.text))
+        examples = list(
+            without_swallowed(faults, examples, grid.separator, layout.label > layout.text)
+        )
     if not examples:
         raise no_text(faults.path)
     if grid.separator in ("\t", " "):

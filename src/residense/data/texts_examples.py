@@ -32,7 +32,14 @@ def examples_of(faults: Faults, layout: Layout, label_separator: str | None) -> 
     for line, cells in layout.rows:
         if len(cells) != layout.width:
             wrong = f"expected {layout.width} cells ({layout.kind}), found {len(cells)}"
-            _drop(faults, line, wrong, cells, "correct the row", "rows with another number of cells dropped")
+            _drop(
+                faults,
+                line,
+                wrong,
+                cells,
+                "correct the row",
+                "rows with another number of cells dropped",
+            )
             continue
         text = cells[layout.text]
         if not has_text(faults, line, text, cells):
@@ -50,12 +57,21 @@ def has_text(faults: Faults, line: int, text: object, read: object = None) -> bo
         fix = "write a string, or choose `--data.text_column`"
         raise CorpusError(faults.path, line, "text that is no string", text, fix)
     if text is None or not text.strip():
-        _drop(faults, line, "empty text", read, "write a text or remove the row", "rows with an empty text dropped")
+        _drop(
+            faults,
+            line,
+            "empty text",
+            read,
+            "write a text or remove the row",
+            "rows with an empty text dropped",
+        )
         return False
     return True
 
 
-def without_swallowed(faults: Faults, examples: list[Example], separator: str, label_last: bool) -> Iterator[Example]:
+def without_swallowed(
+    faults: Faults, examples: list[Example], separator: str, label_last: bool
+) -> Iterator[Example]:
     """Drop or refuse texts that quotes hold together though each of their lines is a row, with a label of the file."""
     known = {label for example in examples for label in example.labels}
     for example in examples:
@@ -74,11 +90,15 @@ def without_swallowed(faults: Faults, examples: list[Example], separator: str, l
 
 def refuse_tokens(path: Path, examples: list[Example]) -> None:
     """Raise if the texts are words with blank lines between some: this is a corpus for tagging."""
-    words = sum(len(example.text) <= 20 and not re.search(r"\s", example.text) for example in examples)
+    words = sum(
+        len(example.text) <= 20 and not re.search(r"\s", example.text) for example in examples
+    )
     first, last = examples[0], examples[-1]
     if 10 * words > 9 * len(examples) and last.line - first.line >= len(examples):
         fix = "this looks like a corpus for tagging; if it is not, remove the blank lines"
-        raise CorpusError(path, first.line, "words and blank lines instead of texts", first.text, fix)
+        raise CorpusError(
+            path, first.line, "words and blank lines instead of texts", first.text, fix
+        )
 
 
 def _labels(faults: Faults, line: int, cell: Any, separator: str | None) -> tuple[str, ...] | None:
@@ -96,9 +116,18 @@ def _labels(faults: Faults, line: int, cell: Any, separator: str | None) -> tupl
     for part in parts:
         if part is not None and not isinstance(part, str):
             fix = "write a string or a number, or choose `--data.label_column`"
-            raise CorpusError(faults.path, line, "label that is neither string nor number", part, fix)
+            raise CorpusError(
+                faults.path, line, "label that is neither string nor number", part, fix
+            )
         if part is None or not part.strip():
-            return _drop(faults, line, "empty label", cell, "write a label", "rows with an empty label dropped")
+            return _drop(
+                faults,
+                line,
+                "empty label",
+                cell,
+                "write a label",
+                "rows with an empty label dropped",
+            )
         labels.append(str(faults.encodable(line, part.strip())))
     return tuple(dict.fromkeys(labels))
 

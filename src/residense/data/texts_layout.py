@@ -14,9 +14,13 @@ from residense.data.sentences import CorpusError
 from residense.data.texts_rows import Grid, Row
 from residense.messages import listed
 
-_TEXTS = re.compile("texts?|sentences?|content|review|utterance|question|query|document|comment|tweet|body")
+_TEXTS = re.compile(
+    "texts?|sentences?|content|review|utterance|question|query|document|comment|tweet|body"
+)
 _LABELS = re.compile("labels?|category|class|intent|sentiment|target|topic|polarity")
-_OTHERS = re.compile("title|description|headline|subject|id|idx|index|guid|name|score|rating|stars|source|split|date")
+_OTHERS = re.compile(
+    "title|description|headline|subject|id|idx|index|guid|name|score|rating|stars|source|split|date"
+)
 _NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+){0,2}")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
 _WIDE = re.compile("[\u2e80-\U0003ffff]")
@@ -68,7 +72,11 @@ class Layout(NamedTuple):
 
     def name(self, column: int | None) -> Column:
         """What a column is called in all splits: its name, if no other has that, or else its position."""
-        unique = column is not None and column < len(self.header) and self.header.count(self.header[column]) == 1
+        unique = (
+            column is not None
+            and column < len(self.header)
+            and self.header.count(self.header[column]) == 1
+        )
         return self.header[column] if column is not None and unique else column
 
 
@@ -89,7 +97,11 @@ class _Profile(NamedTuple):
         return few and self.filled >= 0.5 and self.words <= 3 and self.length <= 40
 
     def like_texts(self) -> bool:
-        return self.words >= 2 and (self.rows < _FEW or self.distinct >= 0.3 * self.rows) and not self.like_labels()
+        return (
+            self.words >= 2
+            and (self.rows < _FEW or self.distinct >= 0.3 * self.rows)
+            and not self.like_labels()
+        )
 
 
 def find_layout(
@@ -120,7 +132,9 @@ def find_layout(
         raise no_text(path)
     width = len(grid.names or ()) or (like.width if like and not like.header else _width(rows))
     if like and not any(len(row.cells) == width for row in rows):
-        wrong = f"expected {width} cells ({grid.kind}) as in another split, found {len(rows[0].cells)}"
+        wrong = (
+            f"expected {width} cells ({grid.kind}) as in another split, found {len(rows[0].cells)}"
+        )
         raise CorpusError(path, rows[0].line, wrong, rows[0].cells, "write all splits alike")
     choice = _Choice(path, [row for row in rows if len(row.cells) == width], width, header or [])
     text_at, label_at = choice.position(text), choice.position(label)
@@ -140,12 +154,16 @@ def find_layout(
 def _refuse_other_header(path: Path, first: Row, like: Rules) -> None:
     """Raise if the first row is a header and there is none in the split read before, or the other way round."""
     names = _stripped(first)
-    missing = [name for name in (like.text, like.label) if isinstance(name, str) and names.count(name) != 1]
+    missing = [
+        name for name in (like.text, like.label) if isinstance(name, str) and names.count(name) != 1
+    ]
     if like.header and missing:
         wrong = f"no column {missing[0]!r} in the header, where another split has it"
         raise CorpusError(path, first.line, wrong, names, "write all splits alike")
     if not like.header and all(map(_usual, names)):
-        raise CorpusError(path, first.line, "a header, which another split lacks", names, "remove the line")
+        raise CorpusError(
+            path, first.line, "a header, which another split lacks", names, "remove the line"
+        )
 
 
 def no_text(path: Path) -> CorpusError:
@@ -168,7 +186,9 @@ class _Choice:
             count = self.header.count(column)
             if count == 1:
                 return self.header.index(column)
-            raise self.error(f"{count or 'no'} column{'s' * (count > 1)} {column!r} in the header", [], [])
+            raise self.error(
+                f"{count or 'no'} column{'s' * (count > 1)} {column!r} in the header", [], []
+            )
         if not -self.width <= column < self.width:
             raise self.error(f"no column {column} among {self.width}", [], [])
         return column % self.width
@@ -182,31 +202,56 @@ class _Choice:
             raise CorpusError(self.path, self.rows[0].line, wrong, self.rows[0].cells, fix)
         return 1, 0 if labelled else None
 
-    def complete(self, text: int | None, label: int | None, labelled: bool) -> tuple[int, int | None]:
+    def complete(
+        self, text: int | None, label: int | None, labelled: bool
+    ) -> tuple[int, int | None]:
         """Both columns, inferred where not known."""
         if self.width == 1 and labelled:
             raise self.error("one column only, no label", [], [])
-        texts = [column for column in self._named(_TEXTS) if column != label] if text is None else [text]
-        labels = [column for column in self._named(_LABELS) if column != text] if label is None else [label]
+        texts = (
+            [column for column in self._named(_TEXTS) if column != label]
+            if text is None
+            else [text]
+        )
+        labels = (
+            [column for column in self._named(_LABELS) if column != text]
+            if label is None
+            else [label]
+        )
         if self.width == 2 and not texts and not labels:
             texts, labels = self._pair()
         free = [column for column in range(self.width) if column not in (*texts, *labels)]
         if not texts:
-            texts = free if self.width <= 2 else [column for column in free if self.profiles[column].like_texts()]
+            texts = (
+                free
+                if self.width <= 2
+                else [column for column in free if self.profiles[column].like_texts()]
+            )
         if not labels:
             labels = [column for column in free if self.profiles[column].like_labels()]
         if labelled and len(labels) != 1:
-            raise self.error(self._wrong(labels, "labels, or texts" if texts == labels else "labels"), texts, labels)
+            raise self.error(
+                self._wrong(labels, "labels, or texts" if texts == labels else "labels"),
+                texts,
+                labels,
+            )
         if len(texts) != 1:
             raise self.error(self._wrong(texts, "texts"), texts, labels)
         return texts[0], labels[0] if labelled else None
 
     def _named(self, names: re.Pattern[str]) -> list[int]:
-        return [column for column, name in enumerate(self.header) if names.fullmatch(name.strip().lower())]
+        return [
+            column
+            for column, name in enumerate(self.header)
+            if names.fullmatch(name.strip().lower())
+        ]
 
     def _pair(self) -> tuple[list[int], list[int]]:
         """Of two columns the texts differ more, are longer and have more words; two of these must hold."""
-        votes = sum((a > 1.25 * b) - (b > 1.25 * a) for a, b in zip(*map(_Profile.sizes, self.profiles), strict=True))
+        votes = sum(
+            (a > 1.25 * b) - (b > 1.25 * a)
+            for a, b in zip(*map(_Profile.sizes, self.profiles), strict=True)
+        )
         if abs(votes) < 2:
             return [0, 1], [0, 1]
         text = int(votes < 0)
@@ -214,12 +259,18 @@ class _Choice:
 
     def _wrong(self, candidates: Sequence[int], what: str) -> str:
         if candidates:
-            return f"columns {listed(map(self.called, candidates))} of {self.width} may all be {what}"
+            return (
+                f"columns {listed(map(self.called, candidates))} of {self.width} may all be {what}"
+            )
         return f"none of {self.width} columns looks like {what}"
 
     def called(self, column: int) -> str:
         """A column for the reader: its position, and its name if it has one."""
-        return f"{column} ({listed([self.header[column]])})" if column < len(self.header) else f"{column}"
+        return (
+            f"{column} ({listed([self.header[column]])})"
+            if column < len(self.header)
+            else f"{column}"
+        )
 
     def error(self, wrong: str, texts: Sequence[int], labels: Sequence[int]) -> CorpusError:
         """An error that shows the first row, and how to choose the columns."""
@@ -258,16 +309,25 @@ def _is_header(rows: Sequence[Row]) -> bool:
     and long texts follow; none of them may occur below, except that a text may happen to be a usual name.
     """
     head, width = _stripped(rows[0]), _width(rows)
-    if len(head) != width or not any(head) or not all(cell == "" or _NAME.fullmatch(cell) for cell in head):
+    if (
+        len(head) != width
+        or not any(head)
+        or not all(cell == "" or _NAME.fullmatch(cell) for cell in head)
+    ):
         return False
     body = [row for row in rows[1:] if len(row.cells) == width]
     if all(map(_usual, head)):
         return not any(_stripped(row) == head for row in body)
-    if any(cell and cell in {row.cells[column].strip() for row in body} for column, cell in enumerate(head)):
+    if any(
+        cell and cell in {row.cells[column].strip() for row in body}
+        for column, cell in enumerate(head)
+    ):
         return False
     if any(map(_usual, head)):
         return True
-    numbers = [all(_NUMBER.fullmatch(row.cells[column].strip()) for row in body) for column in range(width)]
+    numbers = [
+        all(_NUMBER.fullmatch(row.cells[column].strip()) for row in body) for column in range(width)
+    ]
     if len(body) < 2 or any(numbers):
         return len(body) >= 2
     profiles = [_profile(body, column) for column in range(width)]
@@ -277,4 +337,6 @@ def _is_header(rows: Sequence[Row]) -> bool:
 
 def _usual(name: str) -> bool:
     words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
-    return bool(words) and all(any(names.fullmatch(word) for names in (_TEXTS, _LABELS, _OTHERS)) for word in words)
+    return bool(words) and all(
+        any(names.fullmatch(word) for names in (_TEXTS, _LABELS, _OTHERS)) for word in words
+    )

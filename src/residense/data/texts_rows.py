@@ -64,7 +64,9 @@ def table(path: Path, text: str, separators: str, quotes: bool | None = None) ->
     return reading
 
 
-def lines_of(path: Path, text: str, whole: bool, separator: str = "", quotes: bool | None = None) -> Grid:
+def lines_of(
+    path: Path, text: str, whole: bool, separator: str = "", quotes: bool | None = None
+) -> Grid:
     """Return the rows of a .txt or .label file: separated by TAB if most are, else a label, a space and a text.
 
     Args:
@@ -74,8 +76,14 @@ def lines_of(path: Path, text: str, whole: bool, separator: str = "", quotes: bo
         separator: What separates the cells, where another split of the corpus has decided it.
         quotes: What that says of quotes between TABs.
     """
-    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if separator == "\t" or (not separator and 2 * sum("\t" in line for _, line in lines) > len(lines)):
+    lines = [
+        (number, line.removesuffix("\r"))
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
+    if separator == "\t" or (
+        not separator and 2 * sum("\t" in line for _, line in lines) > len(lines)
+    ):
         return _tabs(path, text, quotes)
     if whole:
         return Grid([Row(number, [line]) for number, line in lines], "one text a line", [])
@@ -85,17 +93,26 @@ def lines_of(path: Path, text: str, whole: bool, separator: str = "", quotes: bo
 
 def json_lines(path: Path, text: str) -> Grid:
     """Return the objects of a JSON lines file as rows; keys that most of them lack are left out."""
-    records = [(number, _record(path, number, line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    records = [
+        (number, _record(path, number, line))
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
     counts = Counter(key for _, record in records for key in record)
     names = [key for key, count in counts.items() if 2 * count >= len(records)]
-    return Grid([Row(number, [record.get(key) for key in names]) for number, record in records], "JSON lines", names)
+    return Grid(
+        [Row(number, [record.get(key) for key in names]) for number, record in records],
+        "JSON lines",
+        names,
+    )
 
 
 def data_set(path: Path, data: Any) -> Grid:
     """Return the rows of a data set of `datasets`; numbers take their names from the ClassLabel feature."""
     columns = {name: feature for name, feature in data.features.items() if is_plain(feature)}
     cells = [
-        [_cell(value, _class_names(feature)) for value in column(path, data, name)] for name, feature in columns.items()
+        [_cell(value, _class_names(feature)) for value in column(path, data, name)]
+        for name, feature in columns.items()
     ]
     rows = [Row(number, list(row)) for number, row in enumerate(zip(*cells, strict=True), 1)]
     return Grid(rows, "data set", list(columns))
@@ -129,16 +146,24 @@ def _tabs(path: Path, text: str, quotes: bool | None) -> Grid:
             grid = _quoted(path, text, "\t")
         except CorpusError:
             grid = None
-        if grid and not any("\n" in cell and "\t" in cell for row in grid.rows for cell in row.cells):
+        if grid and not any(
+            "\n" in cell and "\t" in cell for row in grid.rows for cell in row.cells
+        ):
             return grid
     lines = enumerate(text.split("\n"), 1)
-    rows = [Row(number, line.removesuffix("\r").split("\t")) for number, line in lines if line.strip(" \r")]
+    rows = [
+        Row(number, line.removesuffix("\r").split("\t"))
+        for number, line in lines
+        if line.strip(" \r")
+    ]
     kind = "TAB-separated" + ", quotes are part of the text" * opening
     return Grid(rows, kind, separator="\t", quotes=False if opening else None)
 
 
 def _quoted(path: Path, text: str, separator: str) -> Grid:
-    csv.field_size_limit(2**31 - 1)  # a text may be longer than the 131,072 characters that are the default
+    csv.field_size_limit(
+        2**31 - 1
+    )  # a text may be longer than the 131,072 characters that are the default
     rows = list(_csv_rows(path, text.split("\n"), separator))
     quotes = _opening_quotes(text, separator)
     kind = f"{_NAMES[separator]}-separated" + ", quoted as CSV" * quotes
@@ -161,7 +186,10 @@ def _csv_rows(path: Path, lines: Sequence[str], separator: str) -> Iterator[Row]
             start = reader.line_num + 1
     except csv.Error as error:
         if "new-line" in str(error):
-            wrong, fix = "carriage return outside quotes", "end the lines with a line feed, and quote such a cell"
+            wrong, fix = (
+                "carriage return outside quotes",
+                "end the lines with a line feed, and quote such a cell",
+            )
         else:
             wrong = f"quotes that are not closed or not doubled ({error}, line {reader.line_num})"
             fix = "quote the whole cell, close the quote, and double those inside"
@@ -174,7 +202,9 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CorpusError(path, number, f"not JSON ({error})", line, "correct the line") from None
     if not isinstance(record, dict):
-        raise CorpusError(path, number, "no object", record, 'write {"text": "...", "label": "..."}')
+        raise CorpusError(
+            path, number, "no object", record, 'write {"text": "...", "label": "..."}'
+        )
     return record
 
 

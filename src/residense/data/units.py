@@ -28,7 +28,9 @@ class Units:
             from tokenizers import Tokenizer
 
             if not _is_bounded(subwords):
-                raise ValueError("data.subwords: not a tokenizer, or one that makes texts ever longer")
+                raise ValueError(
+                    "data.subwords: not a tokenizer, or one that makes texts ever longer"
+                )
             self._tokenizer: Any = Tokenizer.from_str(subwords)
 
     def cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
@@ -79,7 +81,9 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
         raise ValueError(f"data.subwords: at least 100 subwords are needed; got {source}")
     tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
     trainer = trainers.BpeTrainer(vocab_size=source, special_tokens=["[UNK]"], show_progress=False)  # type: ignore[call-arg]
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str()

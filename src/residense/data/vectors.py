@@ -31,7 +31,9 @@ def load_vectors(path: str | Path) -> Vectors:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such vector file; give a text file of vectors with --data.vectors")
+        raise ValueError(
+            f"{path}: no such vector file; give a text file of vectors with --data.vectors"
+        )
     arrays = cached(fingerprint([path], "vectors"), lambda: _parse(path))
     return Vectors(unpack_strings(arrays["words"]), arrays["matrix"])
 
@@ -63,7 +65,9 @@ def _row(values: list[bytes], dim: int, path: Path, number: int) -> np.ndarray:
         row = np.empty(0, np.float32)
     if len(row) != dim or not dim or not np.isfinite(row).all():
         shown = b" ".join(values)[:60].decode("utf-8", "replace")
-        raise ValueError(f"{path}:{number}: expected a word and {dim} finite numbers, read {shown!r}; mend the line")
+        raise ValueError(
+            f"{path}:{number}: expected a word and {dim} finite numbers, read {shown!r}; mend the line"
+        )
     return row
 
 
@@ -74,11 +78,21 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             while path.suffix in (".gz", ".zip") and (part := stream.read(1 << 20)):
                 left -= len(part)
                 if left < 0:
-                    raise ValueError(f"{path}: unpacks to far more than text does; unpack it, if it is meant to")
+                    raise ValueError(
+                        f"{path}: unpacks to far more than text does; unpack it, if it is meant to"
+                    )
             stream.seek(0)
             yield from enumerate(iter(stream.readline, b""), 1)
-    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # RuntimeError: encrypted
-        raise ValueError(f"{path}: cannot be read ({error}); the file is damaged or not what its name says") from None
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:  # RuntimeError: encrypted
+        raise ValueError(
+            f"{path}: cannot be read ({error}); the file is damaged or not what its name says"
+        ) from None
 
 
 @contextmanager
@@ -91,7 +105,9 @@ def _open(path: Path) -> Iterator[BinaryIO | io.BufferedIOBase]:
             names = [n for n in archive.namelist() if n.endswith((".txt", ".vec"))]
             if len(names) != 1:
                 found = listed(names, 3) or "none"
-                raise ValueError(f"{path}: expected one .txt or .vec file inside, found {found}; unpack the right one")
+                raise ValueError(
+                    f"{path}: expected one .txt or .vec file inside, found {found}; unpack the right one"
+                )
             with archive.open(names[0]) as stream:
                 yield stream  # type: ignore[misc]
     else:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from residense.data.corpus import Corpus
-from residense.data.schemes import Span, encode, spans, split_tag
 from residense.data.units import Units
 from residense.messages import listed
+from residense.tags import Span, encode, spans, split_tag
 
 PADDING, UNKNOWN, SPECIAL = 0, 1, 2
-MAX_SPELLING = 32  # characters, or subwords, of a word that are read; of longer ones the middle is left out
+MAX_SPELLING = (
+    32  # characters, or subwords, of a word that are read; of longer ones the middle is left out
+)
 
 
 @dataclass
@@ -71,7 +73,9 @@ class Vocabulary:
             for char in spell(form):
                 chars[char] += count
         words = [w for w, n in _ranked(frequency) if n >= min_frequency and w not in known]
-        short = sum(n for form, n in zip(train.forms, counts.tolist(), strict=True) if len(form) == 1)
+        short = sum(
+            n for form, n in zip(train.forms, counts.tolist(), strict=True) if len(form) == 1
+        )
         return cls(
             words=[*vector_words, *words],
             chars=[c for c, _ in _ranked(chars)],
@@ -158,8 +162,13 @@ class Vocabulary:
         ids = {label: i for i, label in enumerate(self.labels)}
         unknown = sorted(set(labels) - set(ids))
         if unknown:
-            new, old = (listed(sorted({tag.split("-", 1)[-1] for tag in tags})) for tags in (unknown, self.labels))
-            raise ValueError(f"the corpus has labels that this model does not know: {new}; it knows {old}")
+            new, old = (
+                listed(sorted({tag.split("-", 1)[-1] for tag in tags}))
+                for tags in (unknown, self.labels)
+            )
+            raise ValueError(
+                f"the corpus has labels that this model does not know: {new}; it knows {old}"
+            )
         return np.array([ids[label] for label in labels], np.int64)
 
 
@@ -186,7 +195,9 @@ def _complete(labels: set[str], scheme: str) -> list[str]:
     if scheme != "none":
         types = {split_tag(tag)[1] for tag in labels} - {""}
         shapes = ([(0, 1), (1, 2)], [(0, 3)])
-        whole = [encode([Span(*ends, t) for ends in shape], 3, scheme) for t in types for shape in shapes]
+        whole = [
+            encode([Span(*ends, t) for ends in shape], 3, scheme) for t in types for shape in shapes
+        ]
         labels = {"O"}.union(*whole)
     return sorted(labels, key=lambda tag: (tag != "O", tag))
 

@@ -28,11 +28,15 @@ def connection_maps(encoder: Encoder, x: Tensor, mask: Tensor) -> list[Tensor]:
     """The map of each stage [depth + 1, depth + 1], from embedded tokens `x` [B, L, in_dim]."""
     modes = {module: module.training for module in encoder.modules()}
     stages: list[Any] = list(encoder.stages)
-    seen: list[list[Any]] = [[] for _ in stages]  # of each stage its input, its mask, and what each block wrote
+    seen: list[list[Any]] = [
+        [] for _ in stages
+    ]  # of each stage its input, its mask, and what each block wrote
     hooks = []
     for found, stage in zip(seen, stages, strict=True):
         hooks.append(stage.register_forward_pre_hook(partial(_note_input, found)))
-        hooks += [branch.register_forward_hook(partial(_note_output, found)) for branch in stage.branches]
+        hooks += [
+            branch.register_forward_hook(partial(_note_output, found)) for branch in stage.branches
+        ]
     try:
         with torch.no_grad():
             encoder.eval()(x, mask)
@@ -58,7 +62,11 @@ def _note_output(found: list[Any], _: Any, __: Any, output: Tensor) -> None:
 def connection_map(connection: Connection, sources: list[Tensor], mask: Tensor) -> Tensor:
     """The map of one connection [depth + 1, depth + 1], from the stage's input and what each block wrote."""
     with _coefficients_held(connection):
-        rows = _energies(connection, sources, mask) if connection.concatenates else _means(connection, sources, mask)
+        rows = (
+            _energies(connection, sources, mask)
+            if connection.concatenates
+            else _means(connection, sources, mask)
+        )
     return rows.cpu()
 
 
@@ -71,7 +79,9 @@ def _coefficients_held(connection: Connection) -> Iterator[None]:
         connection.held = False
 
 
-def _replay(connection: Connection, sources: list[Tensor], mask: Tensor) -> list[tuple[Tensor, ...]]:
+def _replay(
+    connection: Connection, sources: list[Tensor], mask: Tensor
+) -> list[tuple[Tensor, ...]]:
     """What each block reads, and what leaves the stage, if the blocks wrote these sources."""
     reads, state = [], connection.begin(sources[0], mask)
     for i, y in enumerate(sources[1:]):
@@ -100,17 +110,25 @@ def _means(connection: Connection, sources: list[Tensor], mask: Tensor) -> Tenso
     rows = torch.zeros(len(sources), len(sources))
     for i, streams in enumerate(reads):
         for read in streams:
-            signs = torch.zeros_like(read)  # at padding; the others do not depend on how much of it there is
+            signs = torch.zeros_like(
+                read
+            )  # at padding; the others do not depend on how much of it there is
             drawn = torch.randint(2, read[mask].shape, generator=generator)
             signs[mask] = 2 * drawn.to(read) - 1
             leaves = [(0, entry) for entry in entries] + list(enumerate(sources))
             wanted = [(s, leaf) for s, leaf in leaves if leaf.shape == read.shape]
             grads: list[Any] = [None] * len(wanted)
             if read.requires_grad:
-                grads = list(torch.autograd.grad(read, [x for _, x in wanted], signs, True, allow_unused=True))
+                grads = list(
+                    torch.autograd.grad(
+                        read, [x for _, x in wanted], signs, True, allow_unused=True
+                    )
+                )
             for (s, _), grad in zip(wanted, grads, strict=True):
                 if grad is not None:
-                    rows[i, s] += (grad * signs).sum().cpu() / signs.abs().sum().cpu() / len(streams)
+                    rows[i, s] += (
+                        (grad * signs).sum().cpu() / signs.abs().sum().cpu() / len(streams)
+                    )
     return rows
 
 
@@ -120,8 +138,14 @@ def _energies(connection: Connection, sources: list[Tensor], mask: Tensor) -> Te
     whole = [streams[0] for streams in _replay(connection, sources, mask)]
     columns = []
     for s, source in enumerate(sources):
-        without = _replay(connection, [*sources[:s], torch.zeros_like(source), *sources[s + 1 :]], mask)
-        changes = [(a - b[0])[mask].double().square().sum() for a, b in zip(whole, without, strict=True)]
+        without = _replay(
+            connection, [*sources[:s], torch.zeros_like(source), *sources[s + 1 :]], mask
+        )
+        changes = [
+            (a - b[0])[mask].double().square().sum() for a, b in zip(whole, without, strict=True)
+        ]
         columns.append(torch.stack(changes))
     energy = torch.stack(columns, 1)
-    return (energy / energy.sum(1, keepdim=True).clamp(min=1e-30)).float()  # a read of nothing has shares of 0
+    return (
+        energy / energy.sum(1, keepdim=True).clamp(min=1e-30)
+    ).float()  # a read of nothing has shares of 0

@@ -45,7 +45,9 @@ def _mixer(moves: Tensor) -> Callable[[Tensor], Tensor]:
     def mix(alpha: Tensor) -> Tensor:
         top = alpha.amax(-1, keepdim=True).detach()
         mass = (alpha - top).exp() @ weights
-        if mass.amin() > limits.tiny / limits.eps:  # what has underflown is less than a rounding error
+        if (
+            mass.amin() > limits.tiny / limits.eps
+        ):  # what has underflown is less than a rounding error
             return mass.log() + (top + peak)
         return _finite(alpha[:, :, None] + moves).logsumexp(1)
 
@@ -84,7 +86,9 @@ def path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) ->
     last = tags.gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0))[:, 0]
     emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)
     moved = scores.moves[tags[:, :-1], tags[:, 1:]].masked_fill(~mask[:, 1:], 0.0).sum(1)
-    return (scores.start[tags[:, 0]] + emitted + moved + scores.end[last]).masked_fill(~mask[:, 0], 0.0)
+    return (scores.start[tags[:, 0]] + emitted + moved + scores.end[last]).masked_fill(
+        ~mask[:, 0], 0.0
+    )
 
 
 def marginals(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
@@ -93,7 +97,9 @@ def marginals(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     return torch.softmax(alpha + beta, -1)
 
 
-def chain_probabilities(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) -> tuple[Tensor, Tensor]:
+def chain_probabilities(
+    emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores
+) -> tuple[Tensor, Tensor]:
     """Along the paths `tags`: log p(y_t) and log p(y_t | y_{t-1}), each [B, L].
 
     The first of a span's first token plus the second of the others is the log-probability of the whole span.

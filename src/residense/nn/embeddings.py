@@ -22,10 +22,14 @@ class CharCNN(nn.Module):
         kernel: characters seen at once, odd.
     """
 
-    def __init__(self, num_chars: int, dim: Positive = 30, out_dim: Positive = 50, kernel: Positive = 3):
+    def __init__(
+        self, num_chars: int, dim: Positive = 30, out_dim: Positive = 50, kernel: Positive = 3
+    ):
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd so that each character is the centre of its window; got {kernel}")
+            raise ValueError(
+                f"kernel must be odd so that each character is the centre of its window; got {kernel}"
+            )
         self.out_dim = out_dim
         self.table = nn.Embedding(num_chars, dim, padding_idx=PADDING)
         self.conv = nn.Conv1d(dim, out_dim, kernel, padding=kernel // 2)
@@ -48,7 +52,9 @@ class CharLSTM(nn.Module):
     def __init__(self, num_chars: int, dim: Positive = 30, out_dim: Positive = 50):
         super().__init__()
         if out_dim % 2:
-            raise ValueError(f"a bidirectional LSTM writes half of its width in each direction; {out_dim} is odd")
+            raise ValueError(
+                f"a bidirectional LSTM writes half of its width in each direction; {out_dim} is odd"
+            )
         self.out_dim = out_dim
         self.table = nn.Embedding(num_chars, dim, padding_idx=PADDING)
         self.lstm = nn.LSTM(dim, out_dim // 2, batch_first=True, bidirectional=True)
@@ -56,7 +62,9 @@ class CharLSTM(nn.Module):
     def forward(self, chars: Tensor) -> Tensor:
         """Read `chars` [U, C] to [U, out_dim]."""
         lengths = (chars != PADDING).sum(1).clamp(min=1).cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(self.table(chars), lengths, batch_first=True, enforce_sorted=False)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.table(chars), lengths, batch_first=True, enforce_sorted=False
+        )
         _, (last, _) = self.lstm(packed)
         return torch.cat((last[0], last[1]), -1)
 

@@ -61,7 +61,9 @@ class Branch(nn.Module):
     ):
         super().__init__()
         if not 0 <= drop_path < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"dropout and drop_path must be in [0, 1); got {dropout} and {drop_path}")
+            raise ValueError(
+                f"dropout and drop_path must be in [0, 1); got {dropout} and {drop_path}"
+            )
         if not bypass and (drop_path or scale == "rezero"):
             warnings.warn(
                 "branch: drop_path and scale rezero are off, as nothing passes by a block under this connection",
@@ -83,7 +85,9 @@ class Branch(nn.Module):
         y = self.block(*(self.norm_in(x, mask) for x in streams), mask=mask)
         if y.shape[-1] != self.block.out_dim:
             kind = type(self.block).__name__
-            raise ValueError(f"{kind} wrote vectors of width {y.shape[-1]} where out_dim is {self.block.out_dim}")
+            raise ValueError(
+                f"{kind} wrote vectors of width {y.shape[-1]} where out_dim is {self.block.out_dim}"
+            )
         y = self.norm_out(y, mask)
         y = self.dropout(y if self.scale is None else self.scale * y)
         if self.training and self.drop_path:
@@ -125,11 +129,17 @@ class Stage(nn.Module):
             blocks = [known[block] for block in blocks]
         made = [block(*self.connection.widths(i)) for i, block in enumerate(blocks)]
         self.connection.wire(made)
-        self.branches = nn.ModuleList(branch(block, i, self.connection.bypass) for i, block in enumerate(made))
+        self.branches = nn.ModuleList(
+            branch(block, i, self.connection.bypass) for i, block in enumerate(made)
+        )
         self.out_dim, self.recompute = self.connection.out_dim, recompute
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        step = partial(checkpoint, self.step, use_reentrant=False) if self.recompute and self.training else self.step
+        step = (
+            partial(checkpoint, self.step, use_reentrant=False)
+            if self.recompute and self.training
+            else self.step
+        )
         state = self.connection.begin(x, mask)
         for i in range(len(self.branches)):
             state = step(state, mask, i)
@@ -164,7 +174,8 @@ class Encoder(nn.Module):
     def __init__(
         self,
         in_dim: int,
-        block: list[BlockFactory] | BlockFactory = Conv,  # in this order: jsonargparse writes what fits first
+        block: list[BlockFactory]
+        | BlockFactory = Conv,  # in this order: jsonargparse writes what fits first
         connection: ConnectionFactory = Residual,
         depth: Positive | list[Positive] = 4,
         dim: Positive | list[Positive] = 128,
@@ -178,11 +189,17 @@ class Encoder(nn.Module):
         depths = [depth] if isinstance(depth, int) else depth
         dims = [dim] * len(depths) if isinstance(dim, int) else dim
         if not depths or min(*depths, *dims, 1) < 1 or len(dims) != len(depths):
-            raise ValueError(f"depth and dim must be at least 1, one of each for a stage; got depth {depth}, dim {dim}")
+            raise ValueError(
+                f"depth and dim must be at least 1, one of each for a stage; got depth {depth}, dim {dim}"
+            )
         kinds = block if isinstance(block, list) else [block]
         if not kinds:
-            raise ValueError("encoder.block is empty: name at least one block, such as block/lstm.yaml")
-        blocks = cycle([partial(kind) for kind in kinds])  # each place of the list is a factory of its own
+            raise ValueError(
+                "encoder.block is empty: name at least one block, such as block/lstm.yaml"
+            )
+        blocks = cycle(
+            [partial(kind) for kind in kinds]
+        )  # each place of the list is a factory of its own
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
         width, done, self.stride = in_dim, 0, 1
         for i, num_blocks in enumerate(depths):
@@ -191,7 +208,9 @@ class Encoder(nn.Module):
                 self.transitions.append(joint)
                 width, self.stride = joint.out_dim, self.stride * joint.stride
             here = partial(_place, branch, done, sum(depths))
-            stage = Stage(width, dims[i], list(islice(blocks, num_blocks)), connection, here, share, recompute)
+            stage = Stage(
+                width, dims[i], list(islice(blocks, num_blocks)), connection, here, share, recompute
+            )
             self.stages.append(stage)
             width, done = stage.out_dim, done + num_blocks
         if isinstance(final_norm, bool):
@@ -199,9 +218,13 @@ class Encoder(nn.Module):
         self.norm = final_norm(width)
         self.out_dim = width
         if share and len({id(b) for b in self._blocks()}) == sum(depths):
-            raise ValueError("share: no two blocks of the list read and write the same widths, or depth is too small")
+            raise ValueError(
+                "share: no two blocks of the list read and write the same widths, or depth is too small"
+            )
         if recompute and any(isinstance(module, BatchNorm) for module in self.modules()):
-            raise ValueError("recompute would count each batch twice in the statistics of BatchNorm: use another norm")
+            raise ValueError(
+                "recompute would count each batch twice in the statistics of BatchNorm: use another norm"
+            )
 
     def _blocks(self) -> list[Block]:
         return [branch.block for stage in self.stages for branch in stage.branches]  # type: ignore[union-attr]
@@ -215,5 +238,7 @@ class Encoder(nn.Module):
         return self.norm(x, mask), mask
 
 
-def _place(branch: BranchFactory, before: int, depth: int, block: Block, i: int, bypass: bool) -> Branch:
+def _place(
+    branch: BranchFactory, before: int, depth: int, block: Block, i: int, bypass: bool
+) -> Branch:
     return branch(block, before + i, depth, bypass)

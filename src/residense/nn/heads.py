@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.data.schemes import legal_transitions
 from residense.nn import crf
 from residense.nn.crf import FORBIDDEN, Scores
+from residense.tags import legal_transitions
 
 
 class TaggingHead(nn.Module):
@@ -30,7 +30,9 @@ class TaggingHead(nn.Module):
     def __init__(self, in_dim: int, labels: Sequence[str], scheme: str):
         super().__init__()
         self.score = nn.Linear(in_dim, len(labels))
-        moves, start, end = (torch.from_numpy(~legal) for legal in legal_transitions(list(labels), scheme))
+        moves, start, end = (
+            torch.from_numpy(~legal) for legal in legal_transitions(list(labels), scheme)
+        )
         self.register_buffer("forbidden", moves, persistent=False)
         self.register_buffer("forbidden_start", start, persistent=False)
         self.register_buffer("forbidden_end", end, persistent=False)
@@ -44,7 +46,9 @@ class TaggingHead(nn.Module):
         return self.forbidden, self.forbidden_start, self.forbidden_end
 
     def _mask(self, scores: Scores) -> Scores:
-        return Scores(*(s.masked_fill(f, FORBIDDEN) for s, f in zip(scores, self._forbidden(), strict=True)))
+        return Scores(
+            *(s.masked_fill(f, FORBIDDEN) for s, f in zip(scores, self._forbidden(), strict=True))
+        )
 
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Negative log-likelihood of `tags` [B, L] given `h` [B, L, D], summed over the batch."""
@@ -80,7 +84,9 @@ class CRF(TaggingHead):
 
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         emissions, scores = self._scores(h)
-        losses = crf.log_partition(emissions, mask, scores) - crf.path_score(emissions, tags, mask, scores)
+        losses = crf.log_partition(emissions, mask, scores) - crf.path_score(
+            emissions, tags, mask, scores
+        )
         return losses.sum().to(torch.promote_types(h.dtype, torch.float32))
 
     def decode(self, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

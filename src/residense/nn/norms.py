@@ -95,7 +95,9 @@ class BatchNorm(Norm):
         mean = x.sum((0, 1)) / count.clamp(min=1)
         variance = ((x - mean).square() * real).sum((0, 1)) / count.clamp(min=1)
         with torch.no_grad():
-            momentum = self.momentum * (count > 0).to(mean.dtype)  # a batch without a token says nothing
+            momentum = self.momentum * (count > 0).to(
+                mean.dtype
+            )  # a batch without a token says nothing
             self.mean.lerp_(mean, momentum)
             self.variance.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
         return mean, variance

@@ -66,7 +66,9 @@ class AttentionPooling(Pooling):
 
     def __init__(self, in_dim: int, embedding_dim: int, hidden: Positive = 128):
         super().__init__(in_dim, embedding_dim)
-        self.score = nn.Sequential(nn.Linear(in_dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
+        self.score = nn.Sequential(
+            nn.Linear(in_dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)
+        )
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         h = h.masked_fill(~mask[..., None], 0.0)

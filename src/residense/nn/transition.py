@@ -66,8 +66,13 @@ class Transition(nn.Module):
 
     def _windows(self, x: Tensor) -> Tensor:
         """`x` [..., L] cut into [..., ceil(L / stride), stride]; the last one is filled with zeros."""
-        length, padded = x.shape[-1], F.pad(x, (0, self.stride - 1))  # slices, as exports cannot reshape by a remainder
-        return torch.stack([padded[..., i : i + length : self.stride] for i in range(self.stride)], -1)
+        length, padded = (
+            x.shape[-1],
+            F.pad(x, (0, self.stride - 1)),
+        )  # slices, as exports cannot reshape by a remainder
+        return torch.stack(
+            [padded[..., i : i + length : self.stride] for i in range(self.stride)], -1
+        )
 
 
 TransitionFactory = Callable[[int], Transition]

@@ -35,7 +35,9 @@ class Task(L.LightningModule):
         schedule: called with the optimizer and the number of optimiser steps of the whole run.
     """
 
-    scores: ClassVar[dict[str, str]] = {"val/loss": "min"}  # what can be monitored, and which way is better
+    scores: ClassVar[dict[str, str]] = {
+        "val/loss": "min"
+    }  # what can be monitored, and which way is better
     said: ClassVar[dict[str, str]] = {}  # scores below the table of a test, and their names
 
     def __init__(
@@ -76,7 +78,9 @@ class Task(L.LightningModule):
     def _shard(self, mesh: DeviceMesh) -> None:
         """Split all weights over the processes; each block gathers its own for as long as it computes."""
         try:
-            for module in reversed(list(self.modules())):  # what is inside a block comes before it, the task last
+            for module in reversed(
+                list(self.modules())
+            ):  # what is inside a block comes before it, the task last
                 if isinstance(module, Block | Task):
                     fully_shard(module, mesh=mesh)
         except ValueError as error:
@@ -100,13 +104,19 @@ class Task(L.LightningModule):
     def _warm_start(self) -> None:
         """Take over the initial weights that fit; those of another shape or name begin anew."""
         own = self.state_dict()
-        fitting = {k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape}
+        fitting = {
+            k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape
+        }
         if self.initial_weights and not fitting:
-            raise ValueError("--init_from: no weight of the checkpoint fits this model; give it the same encoder")
+            raise ValueError(
+                "--init_from: no weight of the checkpoint fits this model; give it the same encoder"
+            )
         if fitting:
             self.load_state_dict(fitting, strict=False)
             anew = sorted(set(own) - set(fitting))
-            say(f"{len(fitting)} of {len(own)} weights taken over; these begin anew: {', '.join(anew) or 'none'}")
+            say(
+                f"{len(fitting)} of {len(own)} weights taken over; these begin anew: {', '.join(anew) or 'none'}"
+            )
         self.initial_weights = {}
 
     def over_processes(self, loss: Tensor) -> Tensor:
@@ -134,7 +144,9 @@ class Task(L.LightningModule):
         saved = [state[name] for state in states for name in trainable & state.keys()]
         flags: list[bool] = []
         for part in (saved, checkpoint.get("optimizer_states", [])):
-            apply_to_collection(part, Tensor, lambda tensor: flags.append(bool(tensor.isfinite().all())))
+            apply_to_collection(
+                part, Tensor, lambda tensor: flags.append(bool(tensor.isfinite().all()))
+            )
         self._refuse_divergence(all(flags))
         if self.vocabulary is not None:
             checkpoint["vocabulary"] = self.vocabulary.state()
@@ -163,7 +175,9 @@ class Task(L.LightningModule):
                 "began with, or warm-start a new run with --init_from"
             )
         weights = self.state_dict()
-        stored = checkpoint.get("state_dict", weights)  # sharded weights have been checked and taken before
+        stored = checkpoint.get(
+            "state_dict", weights
+        )  # sharded weights have been checked and taken before
         own, stored = ({k: v.shape for k, v in w.items()} for w in (weights, stored))
         differing = sorted(k for k in {**own, **stored} if own.get(k) != stored.get(k))
         if differing:
@@ -177,18 +191,26 @@ class Task(L.LightningModule):
 
         Embeddings, and a head's own scores of transitions, are tables.
         """
-        tables = [module for module in self.modules() if isinstance(module, nn.Embedding | TaggingHead)]
-        entries = {id(parameter) for table in tables for parameter in table.parameters(recurse=False)}
+        tables = [
+            module for module in self.modules() if isinstance(module, nn.Embedding | TaggingHead)
+        ]
+        entries = {
+            id(parameter) for table in tables for parameter in table.parameters(recurse=False)
+        }
         groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
         for parameter in self.parameters():
             groups[parameter.ndim < 2 or id(parameter) in entries].append(parameter)
         try:
-            optimizer = self.make_optimizer([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
+            optimizer = self.make_optimizer(
+                [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
+            )
         except ValueError as error:
             raise ValueError(f"model.optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise ValueError("a schedule needs an end: set --trainer.max_epochs or --trainer.max_steps")
+            raise ValueError(
+                "a schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
+            )
         schedule = self.make_schedule(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -199,7 +221,10 @@ class Task(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip; Lightning refuses that for fused optimizers in mixed precision even where no gradient is scaled."""
-        plugin, algorithm = self.trainer.precision_plugin, GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        plugin, algorithm = (
+            self.trainer.precision_plugin,
+            GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
+        )
         if getattr(plugin, "scaler", None) is None:
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
         else:

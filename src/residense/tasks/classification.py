@@ -44,7 +44,9 @@ class Classifier(Task):
     """
 
     scores: ClassVar[dict[str, str]] = (
-        Task.scores | dict.fromkeys(("val/accuracy", "val/macro_f1"), "max") | {"val/calibration_error": "min"}
+        Task.scores
+        | dict.fromkeys(("val/accuracy", "val/macro_f1"), "max")
+        | {"val/calibration_error": "min"}
     )
     said: ClassVar[dict[str, str]] = {
         "accuracy": "accuracy",
@@ -67,14 +69,22 @@ class Classifier(Task):
     ):
         super().__init__(optimizer, schedule)
         if not 0 <= label_smoothing < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"dropout and label_smoothing must be in [0, 1); got {dropout} and {label_smoothing}")
+            raise ValueError(
+                f"dropout and label_smoothing must be in [0, 1); got {dropout} and {label_smoothing}"
+            )
         self.make_embeddings, self.make_encoder, self.make_pooling = embeddings, encoder, pooling
-        self.dropout, self.label_smoothing, self.class_weights = nn.Dropout(dropout), label_smoothing, class_weights
+        self.dropout, self.label_smoothing, self.class_weights = (
+            nn.Dropout(dropout),
+            label_smoothing,
+            class_weights,
+        )
         self.results: dict[str, dict[str, Any]] = {}
 
     def build(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.classes:
-            raise ValueError("the corpus has no classes: use data ClassificationDataModule, or model Tagger")
+            raise ValueError(
+                "the corpus has no classes: use data ClassificationDataModule, or model Tagger"
+            )
         self.embeddings = self.make_embeddings(vocabulary)
         width = int(self.embeddings.out_dim)
         self.encoder = self.make_encoder(width)
@@ -82,7 +92,9 @@ class Classifier(Task):
         self.head = nn.Linear(int(self.pooling.out_dim), len(vocabulary.classes))
         self.multi_label = vocabulary.multi_label
         self.register_buffer("weights", _weights(vocabulary, self.class_weights), persistent=False)
-        self.val_metric, self.test_metric = (ClassScores(len(vocabulary.classes), self.multi_label) for _ in range(2))
+        self.val_metric, self.test_metric = (
+            ClassScores(len(vocabulary.classes), self.multi_label) for _ in range(2)
+        )
 
     def start_from(self, data: TextDataModule) -> None:
         """Start the word embedding from the vectors of the data module."""
@@ -98,7 +110,9 @@ class Classifier(Task):
     def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
         """Mean over the texts of an optimiser step; the average over processes, as gradients are averaged."""
         share = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
-        return share * class_loss(scores, batch["target"], self.weights, self.label_smoothing, self.multi_label)
+        return share * class_loss(
+            scores, batch["target"], self.weights, self.label_smoothing, self.multi_label
+        )
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Of each class: [B, K]."""
@@ -114,7 +128,9 @@ class Classifier(Task):
         real = batch["weight"] > 0
         self.val_metric.update(self.probabilities(scores)[real], batch["target"][real])
         size = int(batch["sentence_divisor"])
-        self.log("val/loss", self._loss(scores, batch), batch_size=size, on_epoch=True, sync_dist=True)
+        self.log(
+            "val/loss", self._loss(scores, batch), batch_size=size, on_epoch=True, sync_dist=True
+        )
 
     def on_validation_epoch_end(self) -> None:
         values = self._finish("val", self.val_metric)
@@ -127,7 +143,9 @@ class Classifier(Task):
         return _texts(batch, probabilities)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{key}": value for key, value in self._finish("test", self.test_metric).items()})
+        self.log_dict(
+            {f"test/{key}": value for key, value in self._finish("test", self.test_metric).items()}
+        )
 
     def _finish(self, stage: str, metric: ClassScores) -> dict[str, float]:
         """Keep the scores and tables of a stage in `results`, and begin anew."""
@@ -140,7 +158,9 @@ class Classifier(Task):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Classes]:
         return _texts(batch, self.probabilities(self(batch)))
 
-    def records(self, predicted: list[Classes], data: TextDataModule, stage: str) -> Iterator[dict[str, Any]]:
+    def records(
+        self, predicted: list[Classes], data: TextDataModule, stage: str
+    ) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""
         assert self.vocabulary is not None
         corpus, names = data.splits[stage], self.vocabulary.classes
@@ -148,16 +168,26 @@ class Classifier(Task):
         for text in sorted(predicted):
             found = class_record(text.probabilities, names, self.multi_label)
             place = int(corpus.document[text.place])
-            right = {} if gold is None else {"gold": gold[place] if self.multi_label else gold[place][0]}
+            right = (
+                {}
+                if gold is None
+                else {"gold": gold[place] if self.multi_label else gold[place][0]}
+            )
             yield {"text": corpus.raw[place]} | found | right
 
 
-def class_loss(scores: Tensor, target: Tensor, weights: Tensor, smoothing: float, multi_label: bool) -> Tensor:
+def class_loss(
+    scores: Tensor, target: Tensor, weights: Tensor, smoothing: float, multi_label: bool
+) -> Tensor:
     """Cross-entropy of `scores` [B, K] with `target` [B, K], each class weighed by `weights` [K]; summed."""
     if multi_label:
         smooth = target * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(scores.float(), smooth, weight=weights, reduction="sum")
-    return F.cross_entropy(scores.float(), target, weights, label_smoothing=smoothing, reduction="sum")
+        return F.binary_cross_entropy_with_logits(
+            scores.float(), smooth, weight=weights, reduction="sum"
+        )
+    return F.cross_entropy(
+        scores.float(), target, weights, label_smoothing=smoothing, reduction="sum"
+    )
 
 
 def class_probabilities(scores: Tensor, multi_label: bool) -> Tensor:
@@ -169,7 +199,10 @@ def class_record(probabilities: list[float], names: list[str], multi_label: bool
     """The predicted class, or classes, and all probabilities."""
     rounded = {name: round(p, 4) for name, p in zip(names, probabilities, strict=True)}
     if multi_label:
-        return {"labels": [name for name, p in rounded.items() if p > 0.5], "probabilities": rounded}
+        return {
+            "labels": [name for name, p in rounded.items() if p > 0.5],
+            "probabilities": rounded,
+        }
     best = max(range(len(names)), key=probabilities.__getitem__)
     return {"label": names[best], "probability": rounded[names[best]], "probabilities": rounded}
 
@@ -180,5 +213,7 @@ def _weights(vocabulary: Vocabulary, kind: str) -> Tensor:
 
 
 def _texts(batch: Batch, probabilities: Tensor) -> list[Classes]:
-    rows = zip(batch["index"].tolist(), batch["weight"].tolist(), probabilities.tolist(), strict=True)
+    rows = zip(
+        batch["index"].tolist(), batch["weight"].tolist(), probabilities.tolist(), strict=True
+    )
     return [Classes(index, row) for index, weight, row in rows if weight]

@@ -65,7 +65,11 @@ class JointTagger(Tagger):
         super().__init__(embeddings, encoder, head, metric, optimizer, schedule)
         if not 0 < class_share < 1:
             raise ValueError(f"class_share must lie between 0 and 1; got {class_share}")
-        self.make_pooling, self.dropout, self.class_share = pooling, nn.Dropout(dropout), class_share
+        self.make_pooling, self.dropout, self.class_share = (
+            pooling,
+            nn.Dropout(dropout),
+            class_share,
+        )
 
     def build(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.classes:
@@ -74,10 +78,14 @@ class JointTagger(Tagger):
         self.pooling = self.make_pooling(int(self.encoder.out_dim), int(self.embeddings.out_dim))
         if type(self.pooling).begin is not Pooling.begin:
             name = type(self.pooling).__name__
-            raise ValueError(f"pooling: {name} adds tokens to the sentence, which have no tags: use another pooling")
+            raise ValueError(
+                f"pooling: {name} adds tokens to the sentence, which have no tags: use another pooling"
+            )
         count, self.multi_label = len(vocabulary.classes), vocabulary.multi_label
         self.class_head = nn.Linear(int(self.pooling.out_dim), count)
-        self.val_classes, self.test_classes = (ClassScores(count, self.multi_label) for _ in range(2))
+        self.val_classes, self.test_classes = (
+            ClassScores(count, self.multi_label) for _ in range(2)
+        )
 
     def class_scores(self, h: Tensor, mask: Tensor) -> Tensor:
         """Scores of the classes: [B, K]."""
@@ -90,16 +98,24 @@ class JointTagger(Tagger):
     def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
         share = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
         scores, target = self.class_scores(h, mask), batch["target"]
-        classes = share * class_loss(scores, target, target.new_ones(target.shape[1]), 0.0, self.multi_label)
+        classes = share * class_loss(
+            scores, target, target.new_ones(target.shape[1]), 0.0, self.multi_label
+        )
         return (1 - self.class_share) * super()._loss(h, mask, batch) + self.class_share * classes
 
-    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(
+        self, stage: str, h: Tensor, mask: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
         real = batch["weight"] > 0
         self._class_metric(stage).update(self.probabilities(h, mask)[real], batch["target"][real])
         return super().evaluate(stage, h, mask, batch)
 
-    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]) -> list[Any]:
-        probabilities = dict(zip(batch["index"].tolist(), self.probabilities(h, mask).tolist(), strict=True))
+    def output(
+        self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]
+    ) -> list[Any]:
+        probabilities = dict(
+            zip(batch["index"].tolist(), self.probabilities(h, mask).tolist(), strict=True)
+        )
         sentences = super().output(batch, h, mask, decoded)
         return [Both(tags, Classes(tags.place, probabilities[tags.place])) for tags in sentences]
 
@@ -119,14 +135,23 @@ class JointTagger(Tagger):
     def compare(self, predicted: list[Any], data: TextDataModule) -> dict[str, dict[str, float]]:
         return super().compare([both.tags for both in predicted], data)
 
-    def records(self, predicted: list[Any], data: TextDataModule, stage: str) -> Iterator[dict[str, Any]]:
+    def records(
+        self, predicted: list[Any], data: TextDataModule, stage: str
+    ) -> Iterator[dict[str, Any]]:
         assert self.vocabulary is not None
         corpus, names = data.splits[stage], self.vocabulary.classes
-        classes = {int(corpus.document[both.classes.place]): both.classes.probabilities for both in predicted}
+        classes = {
+            int(corpus.document[both.classes.place]): both.classes.probabilities
+            for both in predicted
+        }
         gold = corpus.document_classes() if stage == "test" else None
         for place, found in self.placed([both.tags for both in predicted], data, stage):
             if place not in classes:  # a text without a token
                 yield found | ({"labels": []} if self.multi_label else {"label": None})
                 continue
-            right = {} if gold is None else {"gold_label": gold[place] if self.multi_label else gold[place][0]}
+            right = (
+                {}
+                if gold is None
+                else {"gold_label": gold[place] if self.multi_label else gold[place][0]}
+            )
             yield found | class_record(classes[place], names, self.multi_label) | right

@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from residense.baseline import Trie, span_scores, unseen
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
-from residense.data.schemes import spans
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import Mode, SpanF1, per_type
 from residense.nn.embeddings import Embeddings
@@ -20,6 +19,7 @@ from residense.nn.encoder import Encoder
 from residense.nn.heads import CRF, TaggingHead
 from residense.optim import Warmup
 from residense.predictions import Tags, merge, record
+from residense.tags import spans
 from residense.tasks.base import Task
 
 
@@ -44,7 +44,13 @@ class Tagger(Task):
         "improper": "improper sequences",
     }
 
-    validation_scores: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy", "improper")
+    validation_scores: ClassVar[tuple[str, ...]] = (
+        "f1",
+        "precision",
+        "recall",
+        "accuracy",
+        "improper",
+    )
 
     def __init__(
         self,
@@ -63,11 +69,15 @@ class Tagger(Task):
     def build(self, vocabulary: Vocabulary) -> None:
         labels, scheme = vocabulary.labels, vocabulary.scheme
         if not labels:
-            raise ValueError("the corpus has no tags: use data TaggingDataModule, or model Classifier")
+            raise ValueError(
+                "the corpus has no tags: use data TaggingDataModule, or model Classifier"
+            )
         self.embeddings = self.make_embeddings(vocabulary)
         self.encoder = self.make_encoder(int(self.embeddings.out_dim))
         if self.encoder.stride > 1:
-            raise ValueError("encoder.transition.pool leaves less than a vector for each token to tag: use pool: none")
+            raise ValueError(
+                "encoder.transition.pool leaves less than a vector for each token to tag: use pool: none"
+            )
         self.head = self.make_head(int(self.encoder.out_dim), labels, scheme)
         self.val_metric = SpanF1(labels, scheme, self.metric_mode)
         self.test_metric = SpanF1(labels, scheme, self.metric_mode)
@@ -84,8 +94,15 @@ class Tagger(Task):
 
     def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
         """Mean over the tokens of an optimiser step; the average over processes, as gradients are averaged."""
-        weight = batch["weight"].min()  # a share is either real as a whole or an empty one filled up
-        return weight * self.head.loss(h, batch["tags"], mask) * self.trainer.world_size / batch["divisor"]
+        weight = batch[
+            "weight"
+        ].min()  # a share is either real as a whole or an empty one filled up
+        return (
+            weight
+            * self.head.loss(h, batch["tags"], mask)
+            * self.trainer.world_size
+            / batch["divisor"]
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         h, mask = self(batch)
@@ -93,20 +110,26 @@ class Tagger(Task):
         self.log("train/loss", self.over_processes(loss), prog_bar=True)
         return loss
 
-    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(
+        self, stage: str, h: Tensor, mask: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Tags as the head decodes them, which are counted in the metrics of a stage."""
         decoded = self.head.decode(h, mask)
         self._metric(stage).update(decoded[0], batch["tags"], mask & (batch["weight"] > 0)[:, None])
         return decoded
 
-    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]) -> list[Any]:
+    def output(
+        self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]
+    ) -> list[Any]:
         """What is predicted for each sentence of a batch."""
         return _sentences(batch, decoded)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         h, mask = self(batch)
         tokens = batch["num_tokens"]
-        self.log("val/loss", self._loss(h, mask, batch), batch_size=tokens, on_epoch=True, sync_dist=True)
+        self.log(
+            "val/loss", self._loss(h, mask, batch), batch_size=tokens, on_epoch=True, sync_dist=True
+        )
         self.evaluate("val", h, mask, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -128,7 +151,10 @@ class Tagger(Task):
         confusion = scores.pop("confusion")
         values = {name: value.item() for name, value in scores.items()}
         support = {"support": int(confusion[:-1].sum())}
-        tables: dict[str, Any] = {"types": per_type(metric.types, confusion), "confusion": confusion.tolist()}
+        tables: dict[str, Any] = {
+            "types": per_type(metric.types, confusion),
+            "confusion": confusion.tolist(),
+        }
         tables |= {"rows": [*metric.types, "(spurious)"], "columns": [*metric.types, "(missed)"]}
         self.results[stage] = values | support | tables
         metric.reset()
@@ -141,11 +167,15 @@ class Tagger(Task):
         h, mask = self(batch)
         return self.output(batch, h, mask, self.head.decode(h, mask))
 
-    def records(self, predicted: list[Tags], data: TextDataModule, stage: str) -> Iterator[dict[str, Any]]:
+    def records(
+        self, predicted: list[Tags], data: TextDataModule, stage: str
+    ) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""
         return (found for _, found in self.placed(predicted, data, stage))
 
-    def placed(self, predicted: list[Tags], data: TextDataModule, stage: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def placed(
+        self, predicted: list[Tags], data: TextDataModule, stage: str
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The same, each with the place of its text in the corpus."""
         assert self.vocabulary is not None
         corpus, labels = data.splits[stage], self.vocabulary.labels
@@ -154,26 +184,37 @@ class Tagger(Task):
         for i, tags in enumerate(merge(predicted, corpus.document, len(texts))):
             if len(tags.tags) < len(texts[i].offsets):
                 continue  # left out by a limit on batches
-            yield i, record(texts[i], tags, labels, self.vocabulary.scheme, gold[i] if gold else None)
+            yield (
+                i,
+                record(texts[i], tags, labels, self.vocabulary.scheme, gold[i] if gold else None),
+            )
 
     def compare(self, predicted: list[Tags], data: TextDataModule) -> dict[str, dict[str, float]]:
         """Scores on entities unseen in training, and of looking up the entities of training."""
         assert self.vocabulary is not None
         if self.vocabulary.scheme == "none":
             return {}
-        corpus, entities, labels = data.splits["test"], self.vocabulary.entities, self.vocabulary.labels
+        corpus, entities, labels = (
+            data.splits["test"],
+            self.vocabulary.entities,
+            self.vocabulary.labels,
+        )
         whole = zip(
             corpus.document_tokens(),
             corpus.document_tags(),
             merge(predicted, corpus.document, corpus.num_documents),
             strict=True,
         )
-        kept = [row for row in whole if len(row[2].tags) == len(row[0])]  # the others a limit on batches left out
+        kept = [
+            row for row in whole if len(row[2].tags) == len(row[0])
+        ]  # the others a limit on batches left out
         tokens = [row[0] for row in kept]
         gold = [spans(row[1]) for row in kept]
         found = [spans([labels[i] for i in row[2].tags]) for row in kept]
         known = Trie(entities)
-        news, guessed = ([unseen(t, s, entities) for t, s in zip(tokens, x, strict=True)] for x in (gold, found))
+        news, guessed = (
+            [unseen(t, s, entities) for t, s in zip(tokens, x, strict=True)] for x in (gold, found)
+        )
         return {
             "unseen in training": span_scores(news, guessed),
             "dictionary lookup": span_scores(gold, map(known.look_up, tokens)),
@@ -182,7 +223,13 @@ class Tagger(Task):
 
 def _sentences(batch: Batch, decoded: tuple[Tensor, Tensor, Tensor]) -> list[Tags]:
     lists = [part.tolist() for part in decoded]
-    rows = zip(batch["index"].tolist(), batch["mask"].sum(1).tolist(), batch["weight"].tolist(), *lists, strict=True)
+    rows = zip(
+        batch["index"].tolist(),
+        batch["mask"].sum(1).tolist(),
+        batch["weight"].tolist(),
+        *lists,
+        strict=True,
+    )
     return [
         Tags(index, tags[:length], here[:length], after[:length])
         for index, length, weight, tags, here, after in rows

@@ -52,7 +52,9 @@ class Attention(Block):
             self.content_bias = nn.Parameter(torch.zeros(out_dim))
             self.position_bias = nn.Parameter(torch.zeros(out_dim))
 
-    def forward(self, x: Tensor, k: Tensor | None = None, v: Tensor | None = None, *, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, k: Tensor | None = None, v: Tensor | None = None, *, mask: Tensor
+    ) -> Tensor:
         k, v = (x if stream is None else stream for stream in (k, v))
         query, key, value = self.query(x), self.key(k), self.value(v)
         seen, scale = mask[:, None, None], None
@@ -88,11 +90,15 @@ def distance_scores(query: Tensor) -> Tensor:
     length, dim = query.shape[-2:]
     place = torch.arange(length, device=query.device)
     angle = _angles(torch.arange(1 - length, length, device=query.device), dim)
-    code = torch.cat((angle.sin(), angle.cos()), -1).to(query.dtype)  # [2L - 1, E]: sines tell left from right
+    code = torch.cat((angle.sin(), angle.cos()), -1).to(
+        query.dtype
+    )  # [2L - 1, E]: sines tell left from right
     distance = (place[:, None] - place + length - 1).expand(*query.shape[:-1], -1)
     return (query @ code.mT).gather(-1, distance)
 
 
 def _angles(position: Tensor, dim: int) -> Tensor:
-    frequency = 10_000 ** (-torch.arange(0, dim, 2, device=position.device, dtype=torch.float32) / dim)
+    frequency = 10_000 ** (
+        -torch.arange(0, dim, 2, device=position.device, dtype=torch.float32) / dim
+    )
     return position[:, None] * frequency

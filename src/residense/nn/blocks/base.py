@@ -14,7 +14,11 @@ from torch.nn import functional as F
 
 from residense.nn.norms import Norm, NormFactory
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "gelu": F.gelu,
+}
 
 
 class Block(nn.Module):
@@ -42,7 +46,9 @@ class Block(nn.Module):
         Raises:
             ValueError: where that is not defined, as for recurrent blocks.
         """
-        raise ValueError(f"deepnorm is not defined for {type(self).__name__}: use norm: post, or another block")
+        raise ValueError(
+            f"deepnorm is not defined for {type(self).__name__}: use norm: post, or another block"
+        )
 
 
 BlockFactory = Callable[[int, int], Block]
@@ -61,12 +67,16 @@ class Chain(Block):
         norm: norm after each of them; null for none.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, blocks: list[BlockFactory], norm: NormFactory | None = None):
+    def __init__(
+        self, in_dim: int, out_dim: int, blocks: list[BlockFactory], norm: NormFactory | None = None
+    ):
         super().__init__(in_dim, out_dim)
         if not blocks:
             raise ValueError("a chain needs at least one block")
         widths = [in_dim, *[out_dim] * (len(blocks) - 1)]
-        self.blocks = nn.ModuleList(block(width, out_dim) for block, width in zip(blocks, widths, strict=True))
+        self.blocks = nn.ModuleList(
+            block(width, out_dim) for block, width in zip(blocks, widths, strict=True)
+        )
         self.norms = nn.ModuleList((norm or Norm)(out_dim) for _ in blocks)
 
     def forward(self, x: Tensor, *, mask: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ class Conv(Block):
     ):
         super().__init__(in_dim, out_dim)
         if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd so that each token is the centre of its window; got {kernel}")
+            raise ValueError(
+                f"kernel must be odd so that each token is the centre of its window; got {kernel}"
+            )
         if dilation < 1:
             raise ValueError(f"dilation must be at least 1; got {dilation}")
         if activation == "glu" and order == "before":
@@ -50,12 +52,24 @@ class Conv(Block):
         self.activation, self.order = activation, order
         width, padding = (2 if activation == "glu" else 1) * out_dim, dilation * (kernel // 2)
         if separable:
-            each = nn.Conv1d(in_dim, in_dim, kernel, dilation=dilation, padding=padding, groups=in_dim, bias=False)
+            each = nn.Conv1d(
+                in_dim,
+                in_dim,
+                kernel,
+                dilation=dilation,
+                padding=padding,
+                groups=in_dim,
+                bias=False,
+            )
             self.conv: nn.Module = nn.Sequential(each, nn.Conv1d(in_dim, width, 1, bias=bias))
         else:
-            self.conv = nn.Conv1d(in_dim, width, kernel, dilation=dilation, padding=padding, bias=bias)
+            self.conv = nn.Conv1d(
+                in_dim, width, kernel, dilation=dilation, padding=padding, bias=bias
+            )
         for conv in self._convolutions():
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu" if conv.groups == 1 else "linear")
+            nn.init.kaiming_normal_(
+                conv.weight, nonlinearity="relu" if conv.groups == 1 else "linear"
+            )
 
     def forward(self, x: Tensor, *, mask: Tensor) -> Tensor:
         if self.order == "before":

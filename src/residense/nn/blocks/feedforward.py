@@ -27,7 +27,11 @@ class FeedForward(Block):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, expansion: Positive = 4, activation: Literal["relu", "gelu", "swiglu"] = "gelu"
+        self,
+        in_dim: int,
+        out_dim: int,
+        expansion: Positive = 4,
+        activation: Literal["relu", "gelu", "swiglu"] = "gelu",
     ):
         super().__init__(in_dim, out_dim)
         self.activation, hidden = activation, expansion * out_dim

@@ -29,7 +29,9 @@ class Recurrent(Block):
         super().__init__(in_dim, out_dim)
         if bidirectional and out_dim % 2:
             kind = type(self).__name__
-            raise ValueError(f"a bidirectional {kind} writes half of its width in each direction; {out_dim} is odd")
+            raise ValueError(
+                f"a bidirectional {kind} writes half of its width in each direction; {out_dim} is odd"
+            )
         width = out_dim // 2 if bidirectional else out_dim
         self.ahead = self.layer(in_dim, width, batch_first=True)
         self.back = self.layer(in_dim, width, batch_first=True) if bidirectional else None

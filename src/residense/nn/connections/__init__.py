@@ -13,4 +13,6 @@ from residense.nn.connections.residual import Highway as Highway
 from residense.nn.connections.residual import Residual as Residual
 from residense.nn.connections.residual import UNetSkips as UNetSkips
 from residense.nn.connections.streams import HyperConnections as HyperConnections
-from residense.nn.connections.streams import ManifoldConstrainedHyperConnections as ManifoldConstrainedHyperConnections
+from residense.nn.connections.streams import (
+    ManifoldConstrainedHyperConnections as ManifoldConstrainedHyperConnections,
+)

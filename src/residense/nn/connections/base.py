@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from residense.nn.blocks import Block
 from residense.nn.norms import Norm, NormFactory
 
-State: TypeAlias = Any  # what flows between the blocks of a stage: nobody but their connection looks into it
+State: TypeAlias = (
+    Any  # what flows between the blocks of a stage: nobody but their connection looks into it
+)
 
 
 class Connection(nn.Module):

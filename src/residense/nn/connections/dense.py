@@ -76,7 +76,9 @@ class Dense(Connection):
     ):
         super().__init__(in_dim, dim, depth)
         if growth_rate < 1 or bottleneck < 0:
-            raise ValueError(f"growth_rate must be at least 1 and bottleneck 0; got {growth_rate} and {bottleneck}")
+            raise ValueError(
+                f"growth_rate must be at least 1 and bottleneck 0; got {growth_rate} and {bottleneck}"
+            )
         self.growth_rate, self.narrow = growth_rate, bottleneck * growth_rate
         self.out_dim = in_dim + depth * growth_rate
         read = range(depth if bottleneck else 0)
@@ -95,7 +97,9 @@ class Dense(Connection):
 
     def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         _, features, pieces = state
-        return (linear_of(pieces, self.squeeze[i]) if self.narrow else torch.cat(features, -1),), state  # type: ignore
+        return (
+            linear_of(pieces, self.squeeze[i]) if self.narrow else torch.cat(features, -1),
+        ), state  # type: ignore
 
     def write(self, state: State, y: Tensor, i: int) -> tuple[Tensor, Pieces, Pieces]:
         mask, features, pieces = state
@@ -127,7 +131,14 @@ class DualPath(Stream):
 
     concatenates = True
 
-    def __init__(self, in_dim: int, dim: int, depth: int, growth_rate: Positive = 16, norm: NormFactory = LayerNorm):
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        depth: int,
+        growth_rate: Positive = 16,
+        norm: NormFactory = LayerNorm,
+    ):
         super().__init__(in_dim, dim, depth)
         if growth_rate < 1:
             raise ValueError(f"growth_rate must be at least 1; got {growth_rate}")

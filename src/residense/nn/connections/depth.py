@@ -45,7 +45,9 @@ class DepthWeighted(Stream):
         period: only after every `period`-th block a mean is taken.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, dilation: Positive = 1, period: Positive = 1):
+    def __init__(
+        self, in_dim: int, dim: int, depth: int, dilation: Positive = 1, period: Positive = 1
+    ):
         super().__init__(in_dim, dim, depth)
         if dilation < 1 or period < 1:
             raise ValueError(f"dilation and period must be at least 1; got {dilation} and {period}")
@@ -64,7 +66,9 @@ class DepthWeighted(Stream):
         x, past, done = state[0] + y, state[1], i + 1
         past = (*past, x)
         if done % self.period == 0:
-            x = mix(self.means[done // self.period - 1], past[done % self.dilation :: self.dilation])
+            x = mix(
+                self.means[done // self.period - 1], past[done % self.dilation :: self.dilation]
+            )
         return x, past
 
     def end(self, state: State) -> Tensor:
@@ -149,7 +153,10 @@ class MultiwayDynamicDense(Stream):
         self.dynamic = nn.ModuleList()
         for i, num_ways in enumerate(ways):
             size = num_ways * (i + 1)
-            up, down = nn.Linear(self.dim, num_ways * (i + 2), bias=False), nn.Linear(num_ways * (i + 2), size)
+            up, down = (
+                nn.Linear(self.dim, num_ways * (i + 2), bias=False),
+                nn.Linear(num_ways * (i + 2), size),
+            )
             nn.init.zeros_(down.weight)
             down.bias.data.copy_(torch.eye(i + 1)[-1].repeat(num_ways))  # b
             self.dynamic.append(nn.Sequential(up, nn.GELU(), down))
@@ -165,7 +172,9 @@ class MultiwayDynamicDense(Stream):
     def _mix(self, past: tuple[Tensor, ...], i: int) -> Tensor:
         """The streams [C, B, L, D] of block `i`."""
         weights = self.hold(self.dynamic[i](F.rms_norm(past[-1], past[-1].shape[-1:])))
-        weights = weights.unflatten(-1, (-1, len(past))).movedim((-2, -1), (1, 0))  # [sources, C, B, L]
+        weights = weights.unflatten(-1, (-1, len(past))).movedim(
+            (-2, -1), (1, 0)
+        )  # [sources, C, B, L]
         return mix(weights[..., None], past)
 
     def write(self, state: State, y: Tensor, i: int) -> tuple[tuple[Tensor, ...], Tensor]:

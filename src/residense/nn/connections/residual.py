@@ -55,7 +55,9 @@ class Residual(Connection):
     ):
         super().__init__(in_dim, dim, depth)
         self.project = Projection(in_dim, dim, shortcut_norm)
-        self.norms = nn.ModuleList((Norm if norm == "none" else norm_type)(dim) for _ in range(depth))
+        self.norms = nn.ModuleList(
+            (Norm if norm == "none" else norm_type)(dim) for _ in range(depth)
+        )
         self.activation = ACTIVATIONS[activation]
         self.deep = norm == "deepnorm"
 
@@ -67,13 +69,17 @@ class Residual(Connection):
     def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return x, mask
 
-    def read(self, state: tuple[Tensor, Tensor], i: int) -> tuple[tuple[Tensor], tuple[Tensor, Tensor]]:
+    def read(
+        self, state: tuple[Tensor, Tensor], i: int
+    ) -> tuple[tuple[Tensor], tuple[Tensor, Tensor]]:
         return (state[0],), state
 
     def write(self, state: tuple[Tensor, Tensor], y: Tensor, i: int) -> tuple[Tensor, Tensor]:
         x, mask = state
         x = self.project(x, mask) if i == 0 else x
-        weight = self.depth**0.25 if self.deep else 1.0  # two blocks make one layer of the paper's encoder: (2N)^1/4
+        weight = (
+            self.depth**0.25 if self.deep else 1.0
+        )  # two blocks make one layer of the paper's encoder: (2N)^1/4
         return self.activation(self.norms[i](torch.add(y, x, alpha=weight), mask)), mask
 
     def end(self, state: tuple[Tensor, Tensor]) -> Tensor:

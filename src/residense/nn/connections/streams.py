@@ -37,14 +37,20 @@ class HyperConnections(Stream):
         dynamic: coefficients depend on the token.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, streams: Positive = 4, dynamic: bool = True):
+    def __init__(
+        self, in_dim: int, dim: int, depth: int, streams: Positive = 4, dynamic: bool = True
+    ):
         super().__init__(in_dim, dim, depth)
         if streams < 1:
             raise ValueError(f"streams must be at least 1; got {streams}")
         self.streams = streams
         one = torch.eye(streams)
-        starts = [torch.cat((one[:, [i % streams]], one, torch.ones(streams, 1)), 1) for i in range(depth)]
-        self.static = nn.ParameterList(start.flatten() for start in starts)  # [S, 1 + S + 1]: read, mix, write
+        starts = [
+            torch.cat((one[:, [i % streams]], one, torch.ones(streams, 1)), 1) for i in range(depth)
+        ]
+        self.static = nn.ParameterList(
+            start.flatten() for start in starts
+        )  # [S, 1 + S + 1]: read, mix, write
         self.norms, self.dynamic, self.scales = nn.ModuleList(), nn.ModuleList(), nn.ParameterList()
         for _ in range(depth if dynamic else 0):
             self.norms.append(RMSNorm(dim))
@@ -54,13 +60,19 @@ class HyperConnections(Stream):
             nn.init.zeros_(parameter)
 
     def begin(self, x: Tensor, mask: Tensor) -> State:
-        return mask, self.project(x, mask)[..., None, :].expand(-1, -1, self.streams, -1)  # [B, L, S, D]
+        return mask, self.project(x, mask)[..., None, :].expand(
+            -1, -1, self.streams, -1
+        )  # [B, L, S, D]
 
     def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
         mask, h = state
         coefficients = self.hold(self.coefficients(h, mask, i))
-        with torch.autocast(h.device.type, enabled=False):  # rounded at each block, the streams would drift
-            mixed = torch.einsum("...st, ...sd -> ...td", coefficients[..., :-1], h.to(coefficients.dtype))
+        with torch.autocast(
+            h.device.type, enabled=False
+        ):  # rounded at each block, the streams would drift
+            mixed = torch.einsum(
+                "...st, ...sd -> ...td", coefficients[..., :-1], h.to(coefficients.dtype)
+            )
         return (mixed[..., 0, :],), (mask, mixed[..., 1:, :], coefficients[..., -1:])
 
     def coefficients(self, h: Tensor, mask: Tensor, i: int) -> Tensor:
@@ -117,7 +129,9 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
     ):
         super().__init__(in_dim, dim, depth, streams, dynamic=False)
         if mixing == "permutations" and streams > 5:
-            raise ValueError(f"{streams} streams have {factorial(streams)} permutations: use mixing: sinkhorn")
+            raise ValueError(
+                f"{streams} streams have {factorial(streams)} permutations: use mixing: sinkhorn"
+            )
         self.mixing, self.iterations = mixing, iterations
         one = torch.eye(streams)
         if mixing == "permutations":
@@ -141,9 +155,16 @@ class ManifoldConstrainedHyperConnections(HyperConnections):
         tokens = h.flatten(-2)
         move = self.dynamic[i](F.rms_norm(tokens, tokens.shape[-1:]))
         sizes = (self.streams, self.streams, move.shape[-1] - 2 * self.streams)
-        parts = zip(move.to(self.scales[i]).split(sizes, -1), self.static[i].split(sizes), self.scales[i], strict=True)
+        parts = zip(
+            move.to(self.scales[i]).split(sizes, -1),
+            self.static[i].split(sizes),
+            self.scales[i],
+            strict=True,
+        )
         read, write, mixing = (start + scale * part for part, start, scale in parts)
-        mixing = self._doubly_stochastic(mixing).mT  # column t of the coefficients is what stream t becomes
+        mixing = self._doubly_stochastic(
+            mixing
+        ).mT  # column t of the coefficients is what stream t becomes
         return torch.cat((read.sigmoid()[..., None], mixing, 2 * write.sigmoid()[..., None]), -1)
 
     def _doubly_stochastic(self, logits: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from reprlib import repr as shortened
 from typing import NamedTuple
 
 import numpy as np
-
-from residense.messages import listed
 
 # Letters for begin, inside, end and single; the order breaks ties in `detect`.
 _LETTERS = {"IOB2": "BIIB", "IOB1": "BIII", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
@@ -75,10 +74,19 @@ def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
     tags = ["O"] * length
     for span in sorted(spans):
         if not 0 <= span.start < span.end <= length or set(tags[span.start : span.end]) != {"O"}:
-            raise ValueError(f"{span} is empty, overlaps another or leaves a sentence of {length} tokens")
-        letters = single if span.end - span.start == 1 else begin + inside * (span.end - span.start - 2) + end
+            raise ValueError(
+                f"{span} is empty, overlaps another or leaves a sentence of {length} tokens"
+            )
+        letters = (
+            single
+            if span.end - span.start == 1
+            else begin + inside * (span.end - span.start - 2) + end
+        )
         if scheme == "IOB1":
-            touches = span.start > 0 and tags[span.start - 1] in (f"B-{span.type}", f"I-{span.type}")
+            touches = span.start > 0 and tags[span.start - 1] in (
+                f"B-{span.type}",
+                f"I-{span.type}",
+            )
             letters = ("B" if touches else "I") + letters[1:]
         tags[span.start : span.end] = [f"{letter}-{span.type}" for letter in letters]
     return tags
@@ -115,18 +123,19 @@ def detect(sentences: Iterable[Sequence[str]]) -> str:
         return "none"
     if plain := seen - prefixed:
         raise ValueError(
-            f"some tags have a prefix ({listed(sorted(prefixed), 5)}) and some have none ({listed(sorted(plain), 5)}); "
+            f"some tags have a prefix ({_some(prefixed)}) and some have none ({_some(plain)}); "
             "write every tag but O with a prefix, or none of them"
         )
     prefixes = {tag[0] for tag in seen}
     fitting = [scheme for scheme, letters in _LETTERS.items() if prefixes <= set(letters)]
     if not fitting:
         raise ValueError(
-            f"no tag scheme has all the prefixes {listed(sorted(prefixes), 5)}, seen in the tags "
-            f"{listed(sorted(prefixed), 5)}; known schemes: {', '.join(SCHEMES)}"
+            f"no tag scheme has all the prefixes {_some(prefixes)}, seen in the tags "
+            f"{_some(prefixed)}; known schemes: {', '.join(SCHEMES)}"
         )
     violations = {
-        scheme: sum(count for pair, count in pairs.items() if not _legal(*pair, scheme)) for scheme in fitting
+        scheme: sum(count for pair, count in pairs.items() if not _legal(*pair, scheme))
+        for scheme in fitting
     }
     return min(fitting, key=violations.__getitem__)
 
@@ -149,7 +158,9 @@ def improper(tags: Sequence[str], scheme: str) -> list[int]:
     return sorted({min(position, last) for position, pair in borders if not _legal(*pair, scheme)})
 
 
-def legal_transitions(labels: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def legal_transitions(
+    labels: Sequence[str], scheme: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which tag may follow which, start and end a sentence, as bool arrays [K, K], [K] and [K].
 
     Args:
@@ -185,12 +196,21 @@ def _read(tag: str) -> tuple[str, str]:
     """Return role and type; a bare "B" has the type "_", as in seqeval."""
     prefix, type_ = split_tag(tag)
     if prefix not in _ROLE:
-        raise ValueError(f"{tag!r} is not a span tag; write O, or a prefix and a type such as B-PER")
+        raise ValueError(
+            f"{tag!r} is not a span tag; write O, or a prefix and a type such as B-PER"
+        )
     return _ROLE[prefix], type_ or "_"
 
 
 def _canonical(scheme: str) -> str:
     scheme = _ALIASES.get(scheme, scheme)
     if scheme not in _LETTERS:
-        raise ValueError(f"unknown tag scheme {scheme!r}; known: {', '.join((*SCHEMES, *_ALIASES))}")
+        raise ValueError(
+            f"unknown tag scheme {scheme!r}; known: {', '.join((*SCHEMES, *_ALIASES))}"
+        )
     return scheme
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names for a message, shortened, with control characters escaped."""
+    return ", ".join(shortened(name) for name in sorted(names)[:5])

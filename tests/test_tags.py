@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from residense.data.schemes import (
+from residense.tags import (
     SCHEMES,
     Span,
     convert,
@@ -38,7 +38,9 @@ def random_sequences(scheme: str, count: int) -> Iterator[list[str]]:
 @st.composite
 def sentences_with_spans(draw: st.DrawFn) -> tuple[list[Span], int]:
     found, position = [], 0
-    for gap, length, type_ in draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from(TYPES)))):
+    for gap, length, type_ in draw(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from(TYPES)))
+    ):
         found.append(Span(position + gap, position + gap + length, type_))
         position += gap + length
     return found, position + draw(st.integers(0, 2))
@@ -60,7 +62,9 @@ def test_spans_are_the_entities_of_seqeval(scheme: str) -> None:
 
 def test_a_bare_prefix_is_a_span_without_a_type() -> None:
     assert spans(["B", "I", "O"]) == [Span(0, 2, "_")]
-    assert [(type_, start, end) for type_, start, end in get_entities(["B", "I", "O"])] == [("_", 0, 1)]
+    assert [(type_, start, end) for type_, start, end in get_entities(["B", "I", "O"])] == [
+        ("_", 0, 1)
+    ]
 
 
 def test_a_plain_label_is_no_span_tag() -> None:
@@ -70,7 +74,9 @@ def test_a_plain_label_is_no_span_tag() -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @given(sentences_with_spans())
-def test_encoded_spans_are_proper_and_read_back(scheme: str, sentence: tuple[list[Span], int]) -> None:
+def test_encoded_spans_are_proper_and_read_back(
+    scheme: str, sentence: tuple[list[Span], int]
+) -> None:
     found, length = sentence
     tags = encode(found, length, scheme)
     assert spans(tags) == found
@@ -102,7 +108,9 @@ def test_each_scheme_spells_spans_its_own_way(scheme: str, tags: str) -> None:
     assert encode([Span(3, 4, "A"), Span(0, 3, "A"), Span(5, 6, "B")], 6, scheme) == tags.split()
 
 
-@pytest.mark.parametrize("bad", [[Span(0, 3, "A")], [Span(1, 1, "A")], [Span(0, 2, "A"), Span(1, 2, "B")]])
+@pytest.mark.parametrize(
+    "bad", [[Span(0, 3, "A")], [Span(1, 1, "A")], [Span(0, 2, "A"), Span(1, 2, "B")]]
+)
 def test_spans_that_no_tags_can_spell_are_refused(bad: list[Span]) -> None:
     with pytest.raises(ValueError, match="overlaps another or leaves a sentence of 2 tokens"):
         encode(bad, 2, "IOB2")
@@ -135,9 +143,9 @@ def test_detection_follows_prefixes_and_legality(sentences: list[list[str]], sch
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (["B-PER", "LOC"], r"some tags have a prefix \(B-PER\) and some have none \(LOC\)"),
-        (["X-PER", "B-PER"], "no tag scheme has all the prefixes B, X"),
-        (["M-PER", "I-PER"], "no tag scheme has all the prefixes I, M"),
+        (["B-PER", "LOC"], r"some tags have a prefix \('B-PER'\) and some have none \('LOC'\)"),
+        (["X-PER", "B-PER"], "no tag scheme has all the prefixes 'B', 'X'"),
+        (["M-PER", "I-PER"], "no tag scheme has all the prefixes 'I', 'M'"),
     ],
 )
 def test_tags_of_no_scheme_are_named(tags: list[str], message: str) -> None:
