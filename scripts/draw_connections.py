@@ -91,7 +91,7 @@ def trained_map(connection: Any) -> Tensor:
     trainer.fit(task, datamodule=data)
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
-        x = task.eval().embeddings(batch["words"], batch["chars"], batch["spelling"])
+        x = task.eval().embeddings(batch["words"], batch["char_ids"], batch["char_rows"])
     return connection_maps(task.encoder, x, batch["mask"])[0]
 
 

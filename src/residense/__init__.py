@@ -12,37 +12,49 @@ __version__ = "0.1.0"
 _HOME = {
     "Attention": "nn.blocks",
     "Block": "nn.blocks",
-    "Chain": "nn.blocks",
     "Conv": "nn.blocks",
     "FeedForward": "nn.blocks",
     "GRU": "nn.blocks",
     "LSTM": "nn.blocks",
+    "Linear": "nn.blocks",
+    "Sequential": "nn.blocks",
+    "Branch": "nn.branch",
+    "Place": "nn.branch",
     "AttentionResiduals": "nn.connections",
     "Connection": "nn.connections",
+    "DeepNorm": "nn.connections",
     "Dense": "nn.connections",
     "DepthWeighted": "nn.connections",
     "DualPath": "nn.connections",
+    "GatedResidual": "nn.connections",
     "Highway": "nn.connections",
     "HyperConnections": "nn.connections",
+    "Layout": "nn.connections",
     "ManifoldConstrainedHyperConnections": "nn.connections",
     "MultiwayDynamicDense": "nn.connections",
     "Plain": "nn.connections",
+    "PostNorm": "nn.connections",
+    "ProjectedResidual": "nn.connections",
     "Residual": "nn.connections",
-    "Stream": "nn.connections",
+    "ScalarMix": "nn.connections",
     "UNetSkips": "nn.connections",
-    "Branch": "nn.encoder",
     "Encoder": "nn.encoder",
     "Stage": "nn.encoder",
+    "DenseTransition": "nn.transition",
+    "PoolTransition": "nn.transition",
     "Transition": "nn.transition",
     "BatchNorm": "nn.norms",
     "LayerNorm": "nn.norms",
+    "NoNorm": "nn.norms",
     "Norm": "nn.norms",
     "RMSNorm": "nn.norms",
     "CharCNN": "nn.embeddings",
     "CharLSTM": "nn.embeddings",
     "Embeddings": "nn.embeddings",
+    "TableSizes": "nn.embeddings",
     "AttentionPooling": "nn.pooling",
     "ClassToken": "nn.pooling",
+    "KMaxPooling": "nn.pooling",
     "LastPooling": "nn.pooling",
     "MaxPooling": "nn.pooling",
     "MeanPooling": "nn.pooling",
@@ -80,28 +92,36 @@ if TYPE_CHECKING:
     from residense.nn.blocks import LSTM as LSTM
     from residense.nn.blocks import Attention as Attention
     from residense.nn.blocks import Block as Block
-    from residense.nn.blocks import Chain as Chain
     from residense.nn.blocks import Conv as Conv
     from residense.nn.blocks import FeedForward as FeedForward
+    from residense.nn.blocks import Linear as Linear
+    from residense.nn.blocks import Sequential as Sequential
+    from residense.nn.branch import Branch as Branch
+    from residense.nn.branch import Place as Place
     from residense.nn.connections import AttentionResiduals as AttentionResiduals
     from residense.nn.connections import Connection as Connection
+    from residense.nn.connections import DeepNorm as DeepNorm
     from residense.nn.connections import Dense as Dense
     from residense.nn.connections import DepthWeighted as DepthWeighted
     from residense.nn.connections import DualPath as DualPath
+    from residense.nn.connections import GatedResidual as GatedResidual
     from residense.nn.connections import Highway as Highway
     from residense.nn.connections import HyperConnections as HyperConnections
+    from residense.nn.connections import Layout as Layout
     from residense.nn.connections import (
         ManifoldConstrainedHyperConnections as ManifoldConstrainedHyperConnections,
     )
     from residense.nn.connections import MultiwayDynamicDense as MultiwayDynamicDense
     from residense.nn.connections import Plain as Plain
+    from residense.nn.connections import PostNorm as PostNorm
+    from residense.nn.connections import ProjectedResidual as ProjectedResidual
     from residense.nn.connections import Residual as Residual
-    from residense.nn.connections import Stream as Stream
+    from residense.nn.connections import ScalarMix as ScalarMix
     from residense.nn.connections import UNetSkips as UNetSkips
     from residense.nn.embeddings import CharCNN as CharCNN
     from residense.nn.embeddings import CharLSTM as CharLSTM
     from residense.nn.embeddings import Embeddings as Embeddings
-    from residense.nn.encoder import Branch as Branch
+    from residense.nn.embeddings import TableSizes as TableSizes
     from residense.nn.encoder import Encoder as Encoder
     from residense.nn.encoder import Stage as Stage
     from residense.nn.heads import CRF as CRF
@@ -109,14 +129,18 @@ if TYPE_CHECKING:
     from residense.nn.heads import TaggingHead as TaggingHead
     from residense.nn.norms import BatchNorm as BatchNorm
     from residense.nn.norms import LayerNorm as LayerNorm
+    from residense.nn.norms import NoNorm as NoNorm
     from residense.nn.norms import Norm as Norm
     from residense.nn.norms import RMSNorm as RMSNorm
     from residense.nn.pooling import AttentionPooling as AttentionPooling
     from residense.nn.pooling import ClassToken as ClassToken
+    from residense.nn.pooling import KMaxPooling as KMaxPooling
     from residense.nn.pooling import LastPooling as LastPooling
     from residense.nn.pooling import MaxPooling as MaxPooling
     from residense.nn.pooling import MeanPooling as MeanPooling
     from residense.nn.pooling import Pooling as Pooling
+    from residense.nn.transition import DenseTransition as DenseTransition
+    from residense.nn.transition import PoolTransition as PoolTransition
     from residense.nn.transition import Transition as Transition
     from residense.optim import Warmup as Warmup
     from residense.tasks.base import Task as Task
@@ -132,4 +156,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*_HOME, "__version__"])

@@ -442,9 +442,8 @@ class CLI(LightningCLI):
                     f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later"
                 )
         say(f"run directory: {self.run_dir}")
-        stop_signals.deferred = any(
-            isinstance(callback, Last) for callback in self.trainer.callbacks
-        )  # type: ignore[attr-defined]
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        stop_signals.deferred = any(isinstance(callback, Last) for callback in callbacks)
 
     def after_fit(self) -> None:
         if stop_signals.received:

@@ -32,6 +32,20 @@ class Span(NamedTuple):
     type: str
 
 
+class LegalTransitions(NamedTuple):
+    """Which of K tags may follow which.
+
+    Attributes:
+        follow: [K, K], from the tag before (row) to the tag after (column).
+        start: [K], which tags may start a sentence.
+        end: [K], which tags may end it.
+    """
+
+    follow: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
 def split_tag(tag: str) -> tuple[str, str]:
     """Return prefix and type of a tag: "B-PER" gives ("B", "PER"), "O" gives ("O", "")."""
     prefix, _, type_ = tag.partition("-")
@@ -158,23 +172,24 @@ def improper(tags: Sequence[str], scheme: str) -> list[int]:
     return sorted({min(position, last) for position, pair in borders if not _legal(*pair, scheme)})
 
 
-def legal_transitions(
-    labels: Sequence[str], scheme: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which tag may follow which, start and end a sentence, as bool arrays [K, K], [K] and [K].
+def legal_transitions(labels: Sequence[str], scheme: str) -> LegalTransitions:
+    """Return which of the K labels may follow which, and start and end a sentence.
 
     Args:
-        labels: The K tags; rows of the first array are the tag before, columns the tag after.
+        labels: The tags.
         scheme: The scheme; for "none" everything is legal.
     """
     size = len(labels)
     if scheme == "none":
-        return np.ones((size, size), bool), np.ones(size, bool), np.ones(size, bool)
+        return LegalTransitions(
+            np.ones((size, size), bool), np.ones(size, bool), np.ones(size, bool)
+        )
     scheme = _canonical(scheme)
     follow = [_legal(before, after, scheme) for before in labels for after in labels]
     start = [_legal("O", label, scheme) for label in labels]
     end = [_legal(label, "O", scheme) for label in labels]
-    return np.array(follow, bool).reshape(size, size), np.array(start, bool), np.array(end, bool)
+    follow = np.array(follow, bool).reshape(size, size)
+    return LegalTransitions(follow, np.array(start, bool), np.array(end, bool))
 
 
 def _legal(before: str, after: str, scheme: str) -> bool:

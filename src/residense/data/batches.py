@@ -3,7 +3,7 @@
 The global batches of an epoch depend on seed and epoch alone. Each process takes its share of each, so that any number
 of processes trains on the same batches and none is dropped or repeated.
 
-Shapes: B batch, L length, U distinct spellings of the batch, C characters of the longest, K classes.
+Shapes: B batch, L length, U distinct words of the batch, C characters of the longest, K classes.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,8 +24,8 @@ class Batch(TypedDict):
         words: [B, L] word ids, 0 at padding.
         mask: [B, L] True at real tokens.
         tags: [B, L] tag ids, 0 at padding.
-        chars: [U, C] character ids of each distinct spelling, 0 at padding.
-        spelling: [B, L] row of `chars` of each token.
+        char_ids: [U, C] character ids of each distinct word, 0 at padding.
+        char_rows: [B, L] row of `char_ids` of each token.
         target: [B, K] 1 for the classes of each text.
         index: [B] place of each sentence in the corpus.
         weight: [B] 1, or 0 for a sentence that only fills the empty share of a process.
@@ -38,8 +38,8 @@ class Batch(TypedDict):
     words: Tensor
     mask: Tensor
     tags: Tensor
-    chars: Tensor
-    spelling: Tensor
+    char_ids: Tensor
+    char_rows: Tensor
     target: Tensor
     index: Tensor
     weight: Tensor
@@ -74,14 +74,14 @@ class Encoded:
         place = np.arange(lengths.max())
         mask = place < lengths[:, None]
         flat = np.where(mask, self.corpus.offsets[index, None] + place, 0)
-        distinct, spelling = np.unique(self.corpus.tokens[flat], return_inverse=True)
+        distinct, rows = np.unique(self.corpus.tokens[flat], return_inverse=True)
         chars = self.chars[distinct]
         return {
             "words": torch.from_numpy(np.where(mask, self.words[self.corpus.tokens[flat]], 0)),
             "mask": torch.from_numpy(mask),
             "tags": torch.from_numpy(np.where(mask, self.tags[flat], 0)),
-            "chars": torch.from_numpy(chars[:, : max(1, int((chars > 0).sum(1).max()))]),
-            "spelling": torch.from_numpy(spelling.reshape(mask.shape)),
+            "char_ids": torch.from_numpy(chars[:, : max(1, int((chars > 0).sum(1).max()))]),
+            "char_rows": torch.from_numpy(rows.reshape(mask.shape)),
             "target": torch.from_numpy(self.targets[self.corpus.document[index]]),
             "index": torch.from_numpy(index),
             "weight": torch.full((len(index),), weight),

@@ -13,8 +13,9 @@ from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
 from residense.data.source import Loaded, complete
 from residense.data.vectors import Vectors, load_vectors
-from residense.data.vocabulary import SPECIAL, Vocabulary
+from residense.data.vocabulary import Vocabulary
 from residense.messages import listed, say
+from residense.nn.embeddings import SPECIAL
 
 NEEDED = {
     "fit": ("train", "validation"),

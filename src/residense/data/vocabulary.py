@@ -10,9 +10,9 @@ import numpy as np
 from residense.data.corpus import Corpus
 from residense.data.units import Units
 from residense.messages import listed
+from residense.nn.embeddings import PADDING, SPECIAL, UNKNOWN, TableSizes
 from residense.tags import Span, encode, spans, split_tag
 
-PADDING, UNKNOWN, SPECIAL = 0, 1, 2
 MAX_SPELLING = (
     32  # characters, or subwords, of a word that are read; of longer ones the middle is left out
 )
@@ -113,14 +113,11 @@ class Vocabulary:
         return asdict(self)
 
     @property
-    def num_words(self) -> int:
-        """Rows of a word embedding."""
-        return len(self.words) + SPECIAL
-
-    @property
-    def num_chars(self) -> int:
-        """Rows of a character embedding."""
-        return len(self.chars) + SPECIAL
+    def table_sizes(self) -> TableSizes:
+        """Sizes of the embedding tables."""
+        words = len(self.words) + SPECIAL
+        chars = len(self.chars) + SPECIAL
+        return TableSizes(words, chars, self.num_vectors, self.vector_dim)
 
     def word_ids(self, forms: Sequence[str]) -> np.ndarray:
         """Ids of spellings, as written or else in lower case: int64 [len(forms)]."""

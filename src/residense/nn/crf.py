@@ -1,13 +1,13 @@
-"""Linear-chain conditional random field: exact log-partition, marginals and best path   (Lafferty et al. 2001).
+"""Linear-chain conditional random field: log partition, best path and probabilities.
 
-    p(y | x) = exp(start[y_1] + sum_t emissions[t, y_t] + sum_t moves[y_t, y_{t+1}] + end[y_L]) / Z
+    p(y | x) = exp(start[y_1] + sum_t emissions[t, y_t] + sum_t transitions[y_t, y_t+1] + end[y_L]) / Z
 
-Functions of tensors, without state. A forbidden transition carries the score `FORBIDDEN`, minus infinity. All are exact
-however far apart the scores are, in the precision of the scores: give them float64 where differences of large sums
-count, as in a loss.
+Lafferty et al. 2001. Functions of tensors, without state. A forbidden transition has the score
+`FORBIDDEN`, minus infinity. All functions are exact however far apart the scores are, within the
+precision of the scores: use float64 where differences of large sums matter, as in a loss.
 
-Shapes: B batch, L length, K labels; emissions [B, L, K], mask [B, L] True at real tokens, which come first;
-moves [K, K] from row to column, start [K], end [K].
+Shapes: B batch, L length, K labels; emissions [B, L, K]; transitions [K, K] from row to column,
+start [K], end [K]; mask [B, L] is True at real tokens, which come first.
 """
 
 from collections.abc import Callable
@@ -20,43 +20,39 @@ FORBIDDEN = float("-inf")
 
 
 class Scores(NamedTuple):
-    """Scores of the transitions: `moves` [K, K], `start` [K], `end` [K]."""
+    """Scores of transitions between labels, and of the labels that start and end a sentence.
 
-    moves: Tensor
+    Attributes:
+        transitions: [K, K].
+        start: [K].
+        end: [K].
+    """
+
+    transitions: Tensor
     start: Tensor
     end: Tensor
 
 
-def _finite(scores: Tensor) -> Tensor:
-    """Minus infinity as a number whose exponential is zero, so that gradients are numbers too: they are zero."""
-    return scores.clamp(min=torch.finfo(scores.dtype).min / 4)
+def log_partition(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """Return log Z of each sentence [B]; 0 without tokens, as the only path is the empty one."""
+    last = forward_scores(emissions, mask, scores)[:, -1]
+    return _finite(last + scores.end).logsumexp(-1).masked_fill(~mask[:, 0], 0.0)
 
 
-def _mixer(moves: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function `alpha` [B, K] -> log sum_i exp(alpha[i] + moves[i, j]).
-
-    The sum is a product of matrices. Where one comes near the smallest number of its type, as where the only legal way
-    to a label is far behind the best illegal one, all are added up in log space: slower by the factor K, and rare.
-    """
-    limits = torch.finfo(moves.dtype)
-    peak = moves.amax().detach()
-    weights = (moves - peak).exp()
-
-    def mix(alpha: Tensor) -> Tensor:
-        top = alpha.amax(-1, keepdim=True).detach()
-        mass = (alpha - top).exp() @ weights
-        if (
-            mass.amin() > limits.tiny / limits.eps
-        ):  # what has underflown is less than a rounding error
-            return mass.log() + (top + peak)
-        return _finite(alpha[:, :, None] + moves).logsumexp(1)
-
-    return mix
+def path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """Return the score [B] of the paths `tags` [B, L]."""
+    tags = tags.masked_fill(~mask, 0)
+    last = tags.gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0))[:, 0]
+    emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)
+    moved = scores.transitions[tags[:, :-1], tags[:, 1:]].masked_fill(~mask[:, 1:], 0.0).sum(1)
+    total = scores.start[tags[:, 0]] + emitted + moved + scores.end[last]
+    return total.masked_fill(~mask[:, 0], 0.0)
 
 
 def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """log of the summed weight of all paths that end in a label at a token: [B, L, K]; padding repeats the last."""
-    alpha, mix = _finite(scores.start + emissions[:, 0]), _mixer(scores.moves)
+    """Return log weights [B, L, K] of all paths up to a label at a token; padding repeats the last."""
+    mix = _mixer(scores.transitions)
+    alpha = _finite(scores.start + emissions[:, 0])
     alphas = [alpha]
     for t in range(1, emissions.shape[1]):
         alpha = torch.where(mask[:, t, None], mix(alpha) + emissions[:, t], alpha)
@@ -65,8 +61,9 @@ def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
 
 
 def backward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """log of the summed weight of all ways to go on from a label at a token: [B, L, K]."""
-    beta, mix = _finite(scores.end).expand_as(emissions[:, 0]), _mixer(scores.moves.T)
+    """Return log weights [B, L, K] of all paths that follow a label at a token."""
+    mix = _mixer(scores.transitions.T)
+    beta = _finite(scores.end).expand_as(emissions[:, 0])
     betas = [beta]
     for t in range(emissions.shape[1] - 1, 0, -1):
         beta = torch.where(mask[:, t, None], mix(beta + emissions[:, t]), beta)
@@ -74,51 +71,36 @@ def backward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     return torch.stack(betas[::-1], 1)
 
 
-def log_partition(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """log Z of each sentence: [B]; 0 without tokens, as there is one path then, which is empty."""
-    last = forward_scores(emissions, mask, scores)[:, -1]
-    return _finite(last + scores.end).logsumexp(-1).masked_fill(~mask[:, 0], 0.0)
-
-
-def path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """Score of the paths `tags` [B, L]: [B]."""
-    tags = tags.masked_fill(~mask, 0)
-    last = tags.gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0))[:, 0]
-    emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)
-    moved = scores.moves[tags[:, :-1], tags[:, 1:]].masked_fill(~mask[:, 1:], 0.0).sum(1)
-    return (scores.start[tags[:, 0]] + emitted + moved + scores.end[last]).masked_fill(
-        ~mask[:, 0], 0.0
-    )
-
-
 def marginals(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """p(y_t = k | x): [B, L, K]."""
-    alpha, beta = forward_scores(emissions, mask, scores), backward_scores(emissions, mask, scores)
+    """Return p(y_t = k | x) [B, L, K]."""
+    alpha = forward_scores(emissions, mask, scores)
+    beta = backward_scores(emissions, mask, scores)
     return torch.softmax(alpha + beta, -1)
 
 
-def chain_probabilities(
+def path_probabilities(
     emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores
 ) -> tuple[Tensor, Tensor]:
-    """Along the paths `tags`: log p(y_t) and log p(y_t | y_{t-1}), each [B, L].
+    """Return log p(y_t) and log p(y_t | y_{t-1}) along the paths `tags`, each [B, L].
 
-    The first of a span's first token plus the second of the others is the log-probability of the whole span.
+    The log probability of a span is the first of its first token plus the second of the others.
     """
-    alpha, beta = forward_scores(emissions, mask, scores), backward_scores(emissions, mask, scores)
-    here = (alpha + beta).log_softmax(-1).gather(2, tags[..., None])[..., 0]
-    # p(y_t | y_{t-1}) is proportional to exp(moves[y_{t-1}, .] + emissions[t, .] + beta[t, .])
-    onward = (scores.moves[tags[:, :-1]] + emissions[:, 1:] + beta[:, 1:]).log_softmax(-1)
-    after = onward.gather(2, tags[:, 1:, None])[..., 0]
-    return here, torch.cat((here[:, :1], after), 1)
+    alpha = forward_scores(emissions, mask, scores)
+    beta = backward_scores(emissions, mask, scores)
+    single = (alpha + beta).log_softmax(-1).gather(2, tags[..., None])[..., 0]
+    # p(y_t | y_{t-1}) ~ exp(transitions[y_{t-1}, .] + emissions[t, .] + beta[t, .])
+    following = scores.transitions[tags[:, :-1]] + emissions[:, 1:] + beta[:, 1:]
+    given_previous = following.log_softmax(-1).gather(2, tags[:, 1:, None])[..., 0]
+    return single, torch.cat((single[:, :1], given_previous), 1)
 
 
 def viterbi(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """The best path of each sentence: [B, L], 0 at padded positions."""
+    """Return the best path of each sentence [B, L], 0 at padding."""
     best = scores.start + emissions[:, 0]
     stay = torch.arange(emissions.shape[2], device=emissions.device).expand_as(best)
     pointers = []
     for t in range(1, emissions.shape[1]):
-        top, pointer = (best[:, :, None] + scores.moves).max(1)
+        top, pointer = (best[:, :, None] + scores.transitions).max(1)
         real = mask[:, t, None]
         best = torch.where(real, top + emissions[:, t], best)
         pointers.append(torch.where(real, pointer, stay))
@@ -128,3 +110,29 @@ def viterbi(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
         tag = pointer.gather(1, tag)
         path.append(tag)
     return torch.cat(path[::-1], 1).masked_fill(~mask, 0)
+
+
+def _finite(scores: Tensor) -> Tensor:
+    """Replace minus infinity by a number with exponential 0, so that gradients are 0 and not NaN."""
+    return scores.clamp(min=torch.finfo(scores.dtype).min / 4)
+
+
+def _mixer(transitions: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function of `alpha` [B, K] that computes log sum_i exp(alpha[i] + transitions[i, j]).
+
+    The sum is a matrix product. Where it comes near underflow, as where the only legal path to a
+    label is far behind the best illegal one, it is computed in log space: K times slower, and rare.
+    """
+    limits = torch.finfo(transitions.dtype)
+    peak = transitions.amax().detach()
+    weights = (transitions - peak).exp()
+
+    def mix(alpha: Tensor) -> Tensor:
+        top = alpha.amax(-1, keepdim=True).detach()
+        mass = (alpha - top).exp() @ weights
+        # what has underflowed here is less than a rounding error
+        if mass.amin() > limits.tiny / limits.eps:
+            return mass.log() + (top + peak)
+        return _finite(alpha[:, :, None] + transitions).logsumexp(1)
+
+    return mix

@@ -1,83 +1,98 @@
-"""Tokens to vectors: a word embedding, and a reading of the spelling for words never seen.
+"""Embeddings: from words and their characters to vectors.
 
-Shapes: B batch, L length, D width, U distinct spellings of the batch, C characters of the longest.
+Shapes: B batch, L length, D width, U distinct words of the batch, C characters of the longest.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from residense.bounds import Positive, Share
-from residense.data.vocabulary import PADDING, SPECIAL, UNKNOWN, Vocabulary
+PADDING = 0  # row of padding, in all tables
+UNKNOWN = 1  # row of what the vocabulary lacks
+SPECIAL = 2  # number of such rows; the words follow, those with pretrained vectors first
+
+
+class TableSizes(NamedTuple):
+    """Sizes of the embedding tables.
+
+    Attributes:
+        words: number of words, with the special rows.
+        chars: number of characters, with the special rows.
+        pretrained: number of words with pretrained vectors.
+        pretrained_dim: width of these vectors; 0 for none.
+    """
+
+    words: int
+    chars: int
+    pretrained: int = 0
+    pretrained_dim: int = 0
 
 
 class CharCNN(nn.Module):
-    """Spelling by convolution and maximum over the characters   (Ma & Hovy 2016, arXiv 1603.01354).
+    """A convolution over the characters of a word, and its maximum (Ma & Hovy 2016, arXiv 1603.01354).
 
     Args:
-        num_chars: rows of the character table.
+        num_chars: number of rows of the character table.
         dim: width of a character.
-        out_dim: width written.
-        kernel: characters seen at once, odd.
+        out_dim: width of the output.
+        kernel: number of characters in a window, odd.
     """
 
-    def __init__(
-        self, num_chars: int, dim: Positive = 30, out_dim: Positive = 50, kernel: Positive = 3
-    ):
+    def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50, kernel: int = 3):
         super().__init__()
-        if kernel % 2 == 0:
-            raise ValueError(
-                f"kernel must be odd so that each character is the centre of its window; got {kernel}"
-            )
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, to center windows on characters; got {kernel}")
         self.out_dim = out_dim
         self.table = nn.Embedding(num_chars, dim, padding_idx=PADDING)
         self.conv = nn.Conv1d(dim, out_dim, kernel, padding=kernel // 2)
 
-    def forward(self, chars: Tensor) -> Tensor:
-        """Read `chars` [U, C] to [U, out_dim]."""
-        features = self.conv(self.table(chars).mT).mT
-        return features.masked_fill((chars == PADDING)[..., None], float("-inf")).amax(1).relu()
+    def forward(self, char_ids: Tensor) -> Tensor:
+        """Map `char_ids` [U, C] to [U, out_dim]."""
+        features = self.conv(self.table(char_ids).mT).mT
+        padding = (char_ids == PADDING)[..., None]
+        return features.masked_fill(padding, float("-inf")).amax(1).relu()
 
 
 class CharLSTM(nn.Module):
-    """Spelling by a bidirectional LSTM over the characters   (Lample et al. 2016, arXiv 1603.01360).
+    """A bidirectional LSTM over the characters of a word (Lample et al. 2016, arXiv 1603.01360).
 
     Args:
-        num_chars: rows of the character table.
+        num_chars: number of rows of the character table.
         dim: width of a character.
-        out_dim: width written, even.
+        out_dim: width of the output, even.
     """
 
-    def __init__(self, num_chars: int, dim: Positive = 30, out_dim: Positive = 50):
+    def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50):
         super().__init__()
         if out_dim % 2:
-            raise ValueError(
-                f"a bidirectional LSTM writes half of its width in each direction; {out_dim} is odd"
-            )
+            raise ValueError(f"a bidirectional LSTM needs an even out_dim; got {out_dim}")
         self.out_dim = out_dim
         self.table = nn.Embedding(num_chars, dim, padding_idx=PADDING)
         self.lstm = nn.LSTM(dim, out_dim // 2, batch_first=True, bidirectional=True)
 
-    def forward(self, chars: Tensor) -> Tensor:
-        """Read `chars` [U, C] to [U, out_dim]."""
-        lengths = (chars != PADDING).sum(1).clamp(min=1).cpu()
+    def forward(self, char_ids: Tensor) -> Tensor:
+        """Map `char_ids` [U, C] to [U, out_dim]."""
+        lengths = (char_ids != PADDING).sum(1).clamp(min=1).cpu()
         packed = nn.utils.rnn.pack_padded_sequence(
-            self.table(chars), lengths, batch_first=True, enforce_sorted=False
+            self.table(char_ids), lengths, batch_first=True, enforce_sorted=False
         )
         _, (last, _) = self.lstm(packed)
         return torch.cat((last[0], last[1]), -1)
 
 
 class LockedDropout(nn.Module):
-    """Drops the same features at all tokens of a sentence   (Gal & Ghahramani 2016, arXiv 1512.05287).
+    """Dropout of the same features at all tokens of a sentence (arXiv 1512.05287).
 
     Args:
-        p: probability that a feature is set to zero.
+        p: probability of zeroing a feature.
     """
 
     def __init__(self, p: float):
         super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout must be in [0, 1]; got {p}")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,49 +103,61 @@ class LockedDropout(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Words and their spelling side by side: [B, L, dim + spelling width].
+    """A word table, and an encoding of the characters beside it: [B, L, dim + width of characters].
 
     Args:
-        vocabulary: of the task.
-        dim: width of a word; null takes that of the vector file, or 100 without one.
-        freeze: keep pretrained vectors as they are; words that the file lacks are learned all the same.
-        characters: what reads the spelling, each distinct word of a batch once; null for words alone.
-        word_dropout: probability that a word is replaced by the unknown word, so that this one is learned too.
-        dropout: probability that a feature is set to zero, at all tokens of a sentence.
+        sizes: sizes of the tables.
+        dim: width of a word; null for that of the pretrained vectors, or 100 without them.
+        freeze: whether to keep pretrained vectors fixed; other words are learned all the same.
+        characters: what encodes the characters of each distinct word; null for words alone.
+        word_dropout: probability of replacing a word by the unknown word, to train that one too.
+        dropout: probability of zeroing a feature, at all tokens of a sentence.
     """
 
     def __init__(
         self,
-        vocabulary: Vocabulary,
-        dim: Positive | None = None,
+        sizes: TableSizes,
+        dim: int | None = None,
         freeze: bool = False,
         characters: Callable[[int], CharCNN | CharLSTM] | None = CharCNN,
-        word_dropout: Share = 0.05,
-        dropout: Share = 0.3,
+        word_dropout: float = 0.05,
+        dropout: float = 0.3,
     ):
         super().__init__()
-        if dim and vocabulary.vector_dim not in (0, dim):
+        if dim and sizes.pretrained_dim not in (0, dim):
             raise ValueError(
-                f"embeddings.dim is {dim}, but the vector file has width {vocabulary.vector_dim}: leave dim out"
+                f"embeddings.dim is {dim}, but the vector file has width {sizes.pretrained_dim}: "
+                "leave dim out"
             )
-        dim = dim or vocabulary.vector_dim or 100
-        self.table = nn.Embedding(vocabulary.num_words, dim, padding_idx=PADDING)
+        if not 0 <= word_dropout <= 1:
+            raise ValueError(f"word_dropout must be in [0, 1]; got {word_dropout}")
+        dim = dim or sizes.pretrained_dim or 100
+        self.table = nn.Embedding(sizes.words, dim, padding_idx=PADDING)
         bound = (3 / dim) ** 0.5
         nn.init.uniform_(self.table.weight, -bound, bound)
         nn.init.zeros_(self.table.weight.data[PADDING])
         self.word_dropout = word_dropout
-        self.num_frozen = vocabulary.num_vectors if freeze else 0
-        self.characters = characters(vocabulary.num_chars) if characters else None
+        self.num_frozen = sizes.pretrained if freeze else 0
+        self.characters = characters(sizes.chars) if characters else None
         self.dropout = LockedDropout(dropout)
         self.out_dim = dim + (self.characters.out_dim if self.characters else 0)
 
+    @torch.no_grad()
     def load_vectors(self, matrix: Tensor) -> None:
-        """Start the first words of the vocabulary from `matrix` [words, dim]."""
-        with torch.no_grad():
-            self.table.weight[SPECIAL : SPECIAL + len(matrix)] = matrix
+        """Copy pretrained vectors [words, dim] into the first rows of the word table."""
+        self.table.weight[SPECIAL : SPECIAL + len(matrix)] = matrix
 
-    def forward(self, words: Tensor, chars: Tensor, spelling: Tensor) -> Tensor:
-        """Embed `words` [B, L] and the `spelling` [B, L] of each, a row of `chars` [U, C]: [B, L, out_dim]."""
+    def forward(self, words: Tensor, char_ids: Tensor, char_rows: Tensor) -> Tensor:
+        """Embed words.
+
+        Args:
+            words: word ids [B, L].
+            char_ids: character ids of each distinct word [U, C].
+            char_rows: row of `char_ids` of each word [B, L].
+
+        Returns:
+            The embeddings [B, L, out_dim].
+        """
         if self.training and self.word_dropout:
             dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
             words = words.masked_fill(dropped & (words != PADDING), UNKNOWN)
@@ -139,5 +166,5 @@ class Embeddings(nn.Module):
             frozen = (words >= SPECIAL) & (words < SPECIAL + self.num_frozen)
             x = torch.where(frozen[..., None], x.detach(), x)
         if self.characters:
-            x = torch.cat((x, self.characters(chars)[spelling]), -1)
+            x = torch.cat((x, self.characters(char_ids)[char_rows]), -1)
         return self.dropout(x)

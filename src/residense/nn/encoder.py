@@ -1,115 +1,41 @@
-"""Encoder = stages joined by transitions; stage = blocks wired by one connection; branch = what surrounds a block.
+"""The encoder: stages of blocks, joined by transitions.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from itertools import cycle, islice
+from itertools import chain
+from math import prod
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from residense.bounds import Positive, Share
-from residense.nn.blocks import Block, BlockFactory, Conv
-from residense.nn.connections import Connection, Residual
+from residense.nn.blocks import Block, BlockFactory, Conv, Linear
+from residense.nn.branch import Branch, BranchFactory, Place
+from residense.nn.connections import ConnectionFactory, Layout, Residual
 from residense.nn.connections.base import State
-from residense.nn.norms import BatchNorm, LayerNorm, Norm, NormFactory
-from residense.nn.transition import Transition, TransitionFactory
-
-ConnectionFactory = Callable[[int, int, int], Connection]
-
-
-class Branch(nn.Module):
-    """What surrounds a block under any connection   y = drop_path(scale * dropout(norm_out(f(norm_in(x))))).
-
-    `drop_path` and `rezero` make a block write zeros, which needs a connection that carries the input past the block.
-    Under `Plain` nothing does, so both are off there, with a warning: the control has the same blocks and no shortcut,
-    not even a random one. Different from the papers: `drop_path` draws for each sentence instead of each batch, and
-    scales what is kept in training; `layer_scale` starts at 0.1 at any depth, where the paper has less in deep stacks.
-
-    Args:
-        block: the block, `[B, L, in_dim] -> [B, L, out_dim]`.
-        index: place of the block in the encoder, from 0.
-        depth: number of blocks in the encoder.
-        bypass: whether the connection carries anything past the block.
-        norm: `pre` normalises what the block reads, `peri` also what it writes (arXiv 2502.02732), `none` neither.
-        norm_type: norm at these places.
-        scale: `layer_scale` learns a factor for each channel (arXiv 2103.17239), `rezero` one for all that starts at 0
-            (arXiv 2003.04887; made for `norm: none`), `depth` is 1 / sqrt(depth), `none` is 1.
-        scale_init: initial factor of `layer_scale`.
-        dropout: probability that a feature of the block's output is set to zero.
-        drop_path: probability that a sentence skips the last block altogether; it rises linearly up to there (arXiv
-            1603.09382).
-    """
-
-    def __init__(
-        self,
-        block: Block,
-        index: int = 0,
-        depth: int = 1,
-        bypass: bool = True,
-        norm: Literal["pre", "peri", "none"] = "pre",
-        norm_type: NormFactory = LayerNorm,
-        scale: Literal["none", "layer_scale", "rezero", "depth"] = "none",
-        scale_init: float = 0.1,
-        dropout: Share = 0.1,
-        drop_path: Share = 0.0,
-    ):
-        super().__init__()
-        if not 0 <= drop_path < 1 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"dropout and drop_path must be in [0, 1); got {dropout} and {drop_path}"
-            )
-        if not bypass and (drop_path or scale == "rezero"):
-            warnings.warn(
-                "branch: drop_path and scale rezero are off, as nothing passes by a block under this connection",
-                stacklevel=1,
-            )
-            drop_path, scale = 0.0, "none" if scale == "rezero" else scale
-        self.block = block
-        self.norm_in = (Norm if norm == "none" else norm_type)(block.in_dim)
-        self.norm_out = (norm_type if norm == "peri" else Norm)(block.out_dim)
-        self.scale = self._scale(scale, scale_init, depth)
-        self.dropout, self.drop_path = nn.Dropout(dropout), drop_path * (index + 1) / depth
-
-    def _scale(self, kind: str, start: float, depth: int) -> nn.Parameter | float | None:
-        if kind == "layer_scale":
-            return nn.Parameter(torch.full((self.block.out_dim,), start))
-        return {"none": None, "depth": depth**-0.5, "rezero": nn.Parameter(torch.zeros(1))}[kind]
-
-    def forward(self, *streams: Tensor, mask: Tensor) -> Tensor:
-        y = self.block(*(self.norm_in(x, mask) for x in streams), mask=mask)
-        if y.shape[-1] != self.block.out_dim:
-            kind = type(self.block).__name__
-            raise ValueError(
-                f"{kind} wrote vectors of width {y.shape[-1]} where out_dim is {self.block.out_dim}"
-            )
-        y = self.norm_out(y, mask)
-        y = self.dropout(y if self.scale is None else self.scale * y)
-        if self.training and self.drop_path:
-            keep = 1 - self.drop_path
-            y = y * (torch.rand(len(y), 1, 1, device=y.device) < keep) / keep
-        return y
-
-
-BranchFactory = Callable[[Block, int, int, bool], Branch]
+from residense.nn.norms import BatchNorm, LayerNorm, NoNorm, NormFactory
+from residense.nn.transition import DenseTransition, Transition, TransitionFactory
 
 
 class Stage(nn.Module):
-    """Blocks wired by one connection. The loop knows neither.
+    """Blocks wired by one connection.
+
+    An input of another width is projected, unless the connection reads it as it is.
 
     Args:
-        in_dim: width of what enters.
+        in_dim: width of the input.
         dim: width of the stage.
-        blocks: one factory `(in_dim, out_dim) -> Block` for each block.
-        connection: factory `(in_dim, dim, depth) -> Connection`.
-        branch: factory `(block, index, bypass) -> Branch`.
-        share: one block for all places with the same factory and the same widths.
-        recompute: keep only what connections keep, and compute blocks anew for their gradients.
+        blocks: factories of the blocks.
+        places: place of each block in the encoder.
+        connection: factory of the connection.
+        branch: factory of the branches.
+        norm: norm of the encoder.
+        stride: number of positions that block 0 turns into one.
+        tie_weights: whether blocks of one factory and the same widths are one module.
+        activation_checkpointing: whether to recompute the blocks in the backward pass.
     """
 
     def __init__(
@@ -117,38 +43,49 @@ class Stage(nn.Module):
         in_dim: int,
         dim: int,
         blocks: Sequence[BlockFactory],
-        connection: ConnectionFactory,
-        branch: Callable[[Block, int, bool], Branch],
-        share: bool = False,
-        recompute: bool = False,
+        places: Sequence[Place],
+        connection: ConnectionFactory = Residual,
+        branch: BranchFactory = Branch,
+        norm: NormFactory = LayerNorm,
+        stride: int = 1,
+        tie_weights: bool = False,
+        activation_checkpointing: bool = False,
     ):
         super().__init__()
-        self.connection = connection(in_dim, dim, len(blocks))
-        if share:
-            known = {block: cache(block) for block in blocks}
-            blocks = [known[block] for block in blocks]
+        self.connection = connection(Layout(in_dim, dim, len(blocks), stride, norm))
+        entry = self.connection.in_dim
+        self.project = nn.Linear(in_dim, entry, bias=False) if in_dim != entry else nn.Identity()
+        if tie_weights:
+            tied = {block: cache(block) for block in blocks}
+            blocks = [tied[block] for block in blocks]
         made = [block(*self.connection.widths(i)) for i, block in enumerate(blocks)]
-        self.connection.wire(made)
+        if stride > 1:
+            made[0] = _strided(blocks[0], self.connection.widths(0), stride)
+        self.connection.prepare(made)
+        skips = self.connection.skips
         self.branches = nn.ModuleList(
-            branch(block, i, self.connection.bypass) for i, block in enumerate(made)
+            branch(block, place._replace(skips=skips))
+            for block, place in zip(made, places, strict=True)
         )
-        self.out_dim, self.recompute = self.connection.out_dim, recompute
+        self.stride = stride
+        self.out_dim = self.connection.out_dim
+        self.activation_checkpointing = activation_checkpointing
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        step = (
-            partial(checkpoint, self.step, use_reentrant=False)
-            if self.recompute and self.training
-            else self.step
-        )
-        state = self.connection.begin(x, mask)
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
+        step = self._step
+        if self.activation_checkpointing and self.training:
+            step = partial(checkpoint, self._step, use_reentrant=False)
+        masks = (mask, mask[:, :: self.stride])  # before and after block 0
+        state = self.connection.begin(self.project(x), mask)
         for i in range(len(self.branches)):
-            state = step(state, mask, i)
-        return self.connection.end(state)
+            state = step(state, i, masks[min(i, 1)], masks[1])
+        return self.connection.end(state), masks[1]
 
-    def step(self, state: State, mask: Tensor, i: int) -> State:
-        """Block `i` between two states of the connection."""
-        streams, state = self.connection.read(state, i)
-        return self.connection.write(state, self.branches[i](*streams, mask=mask), i)
+    def _step(self, state: State, i: int, mask: Tensor, out_mask: Tensor) -> State:
+        streams, state = self.connection.read(state, i, mask)
+        y = self.branches[i](*streams, mask=mask, out_mask=out_mask)
+        return self.connection.write(state, y, i, out_mask)
 
 
 class Encoder(nn.Module):
@@ -156,89 +93,141 @@ class Encoder(nn.Module):
 
     Args:
         in_dim: width of the embeddings.
-        block: what computes; a list is cycled (attention, feed-forward, attention, ...).
+        block: a block, or a list of blocks that make one layer (attention, feed-forward).
         connection: what wires the blocks of a stage.
-        depth: blocks in all, or a list with the number of blocks of each stage.
+        depth: number of layers, or a list with that of each stage. Connections act between blocks.
         dim: width of the stages, or a list with that of each.
-        branch: norm, scale and drop path around each block.
+        branch: norm, dropout, scale and drop path around each block.
         transition: what joins two stages.
-        final_norm: norm of the output, needed where the last norm sits inside the branches: true for a layer norm,
-            false for none, or any norm, such as the `norm_type` of the branches.
-        share: in each stage, blocks from the same place of the list share their weights where widths agree (ID-CNN).
-        recompute: compute blocks anew for their gradients: less memory, more time, the same gradients.
+        norm: norm of all parts that do not name another one.
+        final_norm: norm of the output; true for `norm`, false for none. Needed where the last norm
+            is inside the branches.
+        stem: what brings the embeddings to `dim`, for every connection alike: `linear`, a linear
+            map where the widths differ; a block, such as a convolution; or `none`, so that
+            connections that can (`Plain`, `ProjectedResidual`, `Dense`) read the embeddings
+            themselves.
+        stride: number of positions that the first block of a stage turns into one, or a list with
+            that of each stage; for classification with `Plain` or `ProjectedResidual`.
+        tie_weights: whether the layers of a stage share their weights, where their widths agree.
+        activation_checkpointing: whether to recompute blocks in the backward pass: less memory,
+            more time, the same gradients.
 
     Attributes:
-        stride: tokens that became one in the output.
+        stride: number of tokens that become one position of the output.
     """
 
     def __init__(
         self,
         in_dim: int,
-        block: list[BlockFactory]
-        | BlockFactory = Conv,  # in this order: jsonargparse writes what fits first
+        block: list[BlockFactory] | BlockFactory = Conv,  # jsonargparse takes the first that fits
         connection: ConnectionFactory = Residual,
-        depth: Positive | list[Positive] = 4,
-        dim: Positive | list[Positive] = 128,
+        depth: int | list[int] = 4,
+        dim: int | list[int] = 128,
         branch: BranchFactory = Branch,
-        transition: TransitionFactory = Transition,
+        transition: TransitionFactory = DenseTransition,
+        norm: NormFactory = LayerNorm,
         final_norm: bool | NormFactory = True,
-        share: bool = False,
-        recompute: bool = False,
+        stem: Literal["linear", "none"] | BlockFactory = "linear",
+        stride: int | list[int] = 1,
+        tie_weights: bool = False,
+        activation_checkpointing: bool = False,
     ):
         super().__init__()
         depths = [depth] if isinstance(depth, int) else depth
         dims = [dim] * len(depths) if isinstance(dim, int) else dim
-        if not depths or min(*depths, *dims, 1) < 1 or len(dims) != len(depths):
-            raise ValueError(
-                f"depth and dim must be at least 1, one of each for a stage; got depth {depth}, dim {dim}"
-            )
+        strides = [stride] * len(depths) if isinstance(stride, int) else stride
+        _check_sizes(depths, dims, strides)
         kinds = block if isinstance(block, list) else [block]
         if not kinds:
-            raise ValueError(
-                "encoder.block is empty: name at least one block, such as block/lstm.yaml"
-            )
-        blocks = cycle(
-            [partial(kind) for kind in kinds]
-        )  # each place of the list is a factory of its own
-        self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
-        width, done, self.stride = in_dim, 0, 1
-        for i, num_blocks in enumerate(depths):
+            raise ValueError("encoder.block is empty: name a block, such as block/lstm.yaml")
+        layer = [partial(kind) for kind in kinds]  # distinct, so that equal ones are not tied
+        places = _places(sum(depths), len(layer), norm)
+        self.stem = _stem(stem, in_dim, dims[0])
+        width = in_dim if self.stem is None else dims[0]
+        stages: list[Stage] = []
+        transitions: list[Transition] = []
+        for i, num_layers in enumerate(depths):
             if i:
-                joint = transition(width)
-                self.transitions.append(joint)
-                width, self.stride = joint.out_dim, self.stride * joint.stride
-            here = partial(_place, branch, done, sum(depths))
+                transitions.append(transition(width, norm))
+                width = transitions[-1].out_dim
+            blocks = layer * num_layers
             stage = Stage(
-                width, dims[i], list(islice(blocks, num_blocks)), connection, here, share, recompute
+                width,
+                dims[i],
+                blocks,
+                [next(places) for _ in blocks],
+                connection,
+                branch,
+                norm,
+                strides[i],
+                tie_weights,
+                activation_checkpointing,
             )
-            self.stages.append(stage)
-            width, done = stage.out_dim, done + num_blocks
+            stages.append(stage)
+            width = stage.out_dim
+        self.stages = nn.ModuleList(stages)
+        self.transitions = nn.ModuleList(transitions)
         if isinstance(final_norm, bool):
-            final_norm = LayerNorm if final_norm else Norm
+            final_norm = norm if final_norm else NoNorm
         self.norm = final_norm(width)
         self.out_dim = width
-        if share and len({id(b) for b in self._blocks()}) == sum(depths):
+        self.stride = prod(part.stride for part in [*stages, *transitions])
+        if tie_weights:
+            _check_tied([branch.block for stage in stages for branch in stage.branches])
+        if activation_checkpointing and any(isinstance(m, BatchNorm) for m in self.modules()):
             raise ValueError(
-                "share: no two blocks of the list read and write the same widths, or depth is too small"
+                "activation_checkpointing would count each batch twice in the statistics of "
+                "BatchNorm: use another norm"
             )
-        if recompute and any(isinstance(module, BatchNorm) for module in self.modules()):
-            raise ValueError(
-                "recompute would count each batch twice in the statistics of BatchNorm: use another norm"
-            )
-
-    def _blocks(self) -> list[Block]:
-        return [branch.block for stage in self.stages for branch in stage.branches]  # type: ignore[union-attr]
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode `x` [B, L, in_dim] to [B, L, out_dim]; the mask comes back, as a transition may pool the length."""
-        for i, stage in enumerate(self.stages):
-            if i:
-                x, mask = self.transitions[i - 1](x, mask)
-            x = stage(x, mask)
+        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
+        if self.stem is not None:
+            x = self.stem(x, mask=mask)
+        for transition, stage in zip(chain([None], self.transitions), self.stages, strict=True):
+            if transition is not None:
+                x, mask = transition(x, mask)
+            x, mask = stage(x, mask)
         return self.norm(x, mask), mask
 
 
-def _place(
-    branch: BranchFactory, before: int, depth: int, block: Block, i: int, bypass: bool
-) -> Branch:
-    return branch(block, before + i, depth, bypass)
+def _check_sizes(depths: list[int], dims: list[int], strides: list[int]) -> None:
+    if not depths or not len(depths) == len(dims) == len(strides):
+        raise ValueError(
+            f"depth, dim and stride must have one number for each stage; got {depths}, {dims} and "
+            f"{strides}"
+        )
+    if min(*depths, *dims, *strides) < 1:
+        raise ValueError(
+            f"depth, dim and stride must be at least 1; got {depths}, {dims} and {strides}"
+        )
+
+
+def _check_tied(blocks: list[object]) -> None:
+    """Refuse to tie weights where no two blocks agree."""
+    if len(set(blocks)) == len(blocks):
+        raise ValueError(
+            "tie_weights: no two layers have blocks of the same widths, or depth is too small"
+        )
+
+
+def _places(num_layers: int, num_blocks: int, norm: NormFactory) -> Iterator[Place]:
+    """Yield the places of all blocks, `num_blocks` in each layer."""
+    depth = num_layers * num_blocks
+    for position in range(depth):
+        yield Place(position, depth, position // num_blocks + 1, norm)
+
+
+def _stem(stem: str | BlockFactory, in_dim: int, dim: int) -> Block | None:
+    if not isinstance(stem, str):
+        return stem(in_dim, dim)
+    return Linear(in_dim, dim) if stem == "linear" and in_dim != dim else None
+
+
+def _strided(block: Callable[..., Block], widths: tuple[int, int], stride: int) -> Block:
+    try:
+        return block(*widths, stride=stride)
+    except TypeError as error:
+        raise ValueError(
+            f"stride {stride} needs a block that can shorten a sequence, Conv or Sequential: {error}"
+        ) from error

@@ -1,9 +1,10 @@
-"""Tagging heads: from encoded tokens to a loss and to legal tag sequences.
+"""Tagging heads: from encoded tokens to a loss, and to legal tag sequences.
 
 Shapes: B batch, L length, D width, K labels; mask [B, L] is True at real tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,105 +12,115 @@ from torch.nn import functional as F
 
 from residense.nn import crf
 from residense.nn.crf import FORBIDDEN, Scores
-from residense.tags import legal_transitions
+from residense.tags import LegalTransitions
+
+
+class Decoded(NamedTuple):
+    """What a head predicts; see `crf.path_probabilities`.
+
+    Attributes:
+        tags: [B, L], the best legal tags, 0 at padding.
+        log_prob: [B, L], log p(y_t).
+        log_prob_given_previous: [B, L], log p(y_t | y_{t-1}).
+    """
+
+    tags: Tensor
+    log_prob: Tensor
+    log_prob_given_previous: Tensor
 
 
 class TaggingHead(nn.Module):
-    """Base of the tagging heads: a linear map to one score per label, and the legal moves of the tag scheme.
+    """Base class of the tagging heads: a linear map to one score for each label.
 
     Args:
-        in_dim: width read.
-        labels: names of the K labels.
-        scheme: tag scheme of the labels; what it forbids is never predicted.
+        in_dim: width of the encoded tokens.
+        legal: which of the K labels may follow which; no other sequence is predicted.
     """
 
-    forbidden: Tensor
-    forbidden_start: Tensor
-    forbidden_end: Tensor
+    illegal: Tensor
+    illegal_start: Tensor
+    illegal_end: Tensor
 
-    def __init__(self, in_dim: int, labels: Sequence[str], scheme: str):
+    def __init__(self, in_dim: int, legal: LegalTransitions):
         super().__init__()
-        self.score = nn.Linear(in_dim, len(labels))
-        moves, start, end = (
-            torch.from_numpy(~legal) for legal in legal_transitions(list(labels), scheme)
-        )
-        self.register_buffer("forbidden", moves, persistent=False)
-        self.register_buffer("forbidden_start", start, persistent=False)
-        self.register_buffer("forbidden_end", end, persistent=False)
+        self.score = nn.Linear(in_dim, len(legal.start))
+        for name, table in zip(("illegal", "illegal_start", "illegal_end"), legal, strict=True):
+            self.register_buffer(name, torch.from_numpy(~table), persistent=False)
 
-    def transitions(self) -> Scores:
-        """Scores of moving between labels: here 0 where legal."""
-        zeros = (torch.zeros_like(f, dtype=torch.float32) for f in self._forbidden())
-        return self._mask(Scores(*zeros))
+    def scores(self) -> Scores:
+        """Return the scores of transitions: here 0 where they are legal."""
+        num_labels = len(self.illegal_start)
+        zeros = self.score.weight.new_zeros(num_labels, num_labels, dtype=torch.float32)
+        return self._forbid(zeros, zeros[0], zeros[0])
 
-    def _forbidden(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.forbidden, self.forbidden_start, self.forbidden_end
-
-    def _mask(self, scores: Scores) -> Scores:
+    def _forbid(self, transitions: Tensor, start: Tensor, end: Tensor) -> Scores:
         return Scores(
-            *(s.masked_fill(f, FORBIDDEN) for s, f in zip(scores, self._forbidden(), strict=True))
+            transitions.masked_fill(self.illegal, FORBIDDEN),
+            start.masked_fill(self.illegal_start, FORBIDDEN),
+            end.masked_fill(self.illegal_end, FORBIDDEN),
         )
 
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """Negative log-likelihood of `tags` [B, L] given `h` [B, L, D], summed over the batch."""
+        """Return the negative log likelihood of `tags` [B, L] given `h` [B, L, D], summed."""
         raise NotImplementedError  # pragma: no cover
 
-    def decode(self, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Best legal tags [B, L], their log p(y_t), and log p(y_t | y_{t-1})."""
+    def decode(self, h: Tensor, mask: Tensor) -> Decoded:
+        """Return the best legal tags of `h` [B, L, D] and their probabilities."""
         raise NotImplementedError  # pragma: no cover
+
+
+HeadFactory = Callable[[int, LegalTransitions], TaggingHead]
 
 
 class CRF(TaggingHead):
-    """Linear-chain CRF   (Lafferty et al. 2001; Lample et al. 2016, arXiv 1603.01360).
+    """Linear-chain CRF (Lafferty et al. 2001; Lample et al. 2016, arXiv 1603.01360).
 
     Args:
-        in_dim: width read.
-        labels: names of the K labels.
-        scheme: tag scheme of the labels; what it forbids has probability zero.
+        in_dim: width of the encoded tokens.
+        legal: which labels may follow which; all other sequences have probability zero.
     """
 
-    def __init__(self, in_dim: int, labels: Sequence[str], scheme: str):
-        super().__init__(in_dim, labels, scheme)
-        self.moves = nn.Parameter(torch.zeros(len(labels), len(labels)))
-        self.start = nn.Parameter(torch.zeros(len(labels)))
-        self.end = nn.Parameter(torch.zeros(len(labels)))
+    def __init__(self, in_dim: int, legal: LegalTransitions):
+        super().__init__(in_dim, legal)
+        num_labels = len(legal.start)
+        self.transitions = nn.Parameter(torch.zeros(num_labels, num_labels))
+        self.start_transitions = nn.Parameter(torch.zeros(num_labels))
+        self.end_transitions = nn.Parameter(torch.zeros(num_labels))
 
-    def transitions(self) -> Scores:
-        return self._mask(Scores(self.moves, self.start, self.end))
+    def scores(self) -> Scores:
+        return self._forbid(self.transitions, self.start_transitions, self.end_transitions)
 
-    def _scores(self, h: Tensor) -> tuple[Tensor, Scores]:
-        """Emissions and transitions in float64, as the loss is a small difference of large sums (MPS has float32)."""
-        dtype = torch.float32 if h.device.type == "mps" else torch.float64
-        return self.score(h).to(dtype), Scores(*(scores.to(dtype) for scores in self.transitions()))
+    def _in_double(self, h: Tensor) -> tuple[Tensor, Scores]:
+        """Return emissions and scores in float64, as the loss is a small difference of large sums."""
+        dtype = torch.float32 if h.device.type == "mps" else torch.float64  # mps has no float64
+        return self.score(h).to(dtype), Scores(*(scores.to(dtype) for scores in self.scores()))
 
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        emissions, scores = self._scores(h)
-        losses = crf.log_partition(emissions, mask, scores) - crf.path_score(
-            emissions, tags, mask, scores
-        )
+        emissions, scores = self._in_double(h)
+        log_partition = crf.log_partition(emissions, mask, scores)
+        losses = log_partition - crf.path_score(emissions, tags, mask, scores)
         return losses.sum().to(torch.promote_types(h.dtype, torch.float32))
 
-    def decode(self, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        emissions, scores = self._scores(h)
+    def decode(self, h: Tensor, mask: Tensor) -> Decoded:
+        emissions, scores = self._in_double(h)
         tags = crf.viterbi(emissions, mask, scores)
-        here, after = crf.chain_probabilities(emissions, tags, mask, scores)
-        return tags, here.float(), after.float()
+        single, given_previous = crf.path_probabilities(emissions, tags, mask, scores)
+        return Decoded(tags, single.float(), given_previous.float())
 
 
 class Softmax(TaggingHead):
     """Independent tags in training, the best legal sequence in decoding.
 
     Args:
-        in_dim: width read.
-        labels: names of the K labels.
-        scheme: tag scheme of the labels; what it forbids is never predicted.
+        in_dim: width of the encoded tokens.
+        legal: which labels may follow which; no other sequence is predicted.
     """
 
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         return F.cross_entropy(self.score(h)[mask].float(), tags[mask], reduction="sum")
 
-    def decode(self, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(self, h: Tensor, mask: Tensor) -> Decoded:
         emissions = self.score(h).float().log_softmax(-1)
-        tags = crf.viterbi(emissions, mask, self.transitions())
-        chosen = emissions.gather(2, tags[..., None])[..., 0]
-        return tags, chosen, chosen
+        tags = crf.viterbi(emissions, mask, self.scores())
+        log_prob = emissions.gather(2, tags[..., None])[..., 0]
+        return Decoded(tags, log_prob, log_prob)

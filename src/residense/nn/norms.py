@@ -1,4 +1,6 @@
-"""Norms that cannot leak padding: each looks at one token, or at the real tokens alone.
+"""Normalization layers that ignore padding.
+
+Each layer normalizes single tokens, or uses statistics of the real tokens alone.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -9,11 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.bounds import Share
-
 
 class Norm(nn.Module):
-    """Base of all norms; as it stands it changes nothing.
+    """Base class of all norms.
 
     Args:
         dim: width of the tokens.
@@ -21,17 +21,29 @@ class Norm(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        self.dim = dim
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Normalise `x` [B, L, D]."""
-        return x
+        """Normalize `x` [B, L, D]."""
+        raise NotImplementedError  # pragma: no cover
 
 
 NormFactory = Callable[[int], Norm]
 
 
+class NoNorm(Norm):
+    """The identity, to switch a norm off.
+
+    Args:
+        dim: width of the tokens.
+    """
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x
+
+
 class LayerNorm(Norm):
-    """Mean 0 and variance 1 over the width of each token   (Ba et al. 2016, arXiv 1607.06450).
+    """Layer normalization of each token (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
         dim: width of the tokens.
@@ -39,14 +51,15 @@ class LayerNorm(Norm):
 
     def __init__(self, dim: int):
         super().__init__(dim)
-        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias)
 
 
 class RMSNorm(Norm):
-    """Mean square 1 over the width of each token   (Zhang & Sennrich 2019, arXiv 1910.07467).
+    """Root mean square normalization of each token (Zhang & Sennrich 2019, arXiv 1910.07467).
 
     Args:
         dim: width of the tokens.
@@ -61,43 +74,44 @@ class RMSNorm(Norm):
 
 
 class BatchNorm(Norm):
-    """Mean 0 and variance 1 of each channel over the real tokens of a batch   (Ioffe & Szegedy 2015, arXiv 1502.03167).
+    """Batch normalization over the real tokens (Ioffe & Szegedy 2015, arXiv 1502.03167).
 
-    Sentences depend on their batch mates in training, as they do under any batch norm; never on padding. Each process
-    has the statistics of its own tokens.
+    Padding never changes the statistics. Each process uses the statistics of its own tokens.
 
     Args:
         dim: width of the tokens.
-        momentum: share of a batch in the running statistics that evaluation uses.
+        momentum: weight of a batch in the running statistics, which evaluation uses.
         eps: added to the variance.
     """
 
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, dim: int, momentum: Share = 0.1, eps: Share = 1e-5):
+    def __init__(self, dim: int, momentum: float = 0.1, eps: float = 1e-5):
         super().__init__(dim)
-        self.momentum, self.eps = momentum, eps
-        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        self.momentum = momentum
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("variance", torch.ones(dim))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        mean, variance = self._statistics(x, mask) if self.training else (self.mean, self.variance)
+        mean, variance = self.mean, self.variance
+        if self.training:
+            mean, variance = self._batch_statistics(x, mask)
         y = (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
         return y.to(x.dtype)
 
-    def _statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the batch [D]; the running ones move towards them."""
+    def _batch_statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the batch, each [D], and update the running statistics."""
         real = mask[..., None]
         x = x.to(self.mean.dtype).masked_fill(~real, 0.0)
         count = mask.sum()
         mean = x.sum((0, 1)) / count.clamp(min=1)
         variance = ((x - mean).square() * real).sum((0, 1)) / count.clamp(min=1)
         with torch.no_grad():
-            momentum = self.momentum * (count > 0).to(
-                mean.dtype
-            )  # a batch without a token says nothing
+            momentum = self.momentum * (count > 0).to(mean.dtype)  # skip a batch without tokens
             self.mean.lerp_(mean, momentum)
             self.variance.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
         return mean, variance

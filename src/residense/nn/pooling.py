@@ -1,22 +1,21 @@
-"""Pooling: from encoded tokens to one vector for a text.
+"""Pooling: from encoded tokens to one vector for each text.
 
-Shapes: B batch, L length, D width; mask [B, L] is True at real tokens, of which each text has one.
+Shapes: B batch, L length, D width; mask [B, L] is True at real tokens, at least one in each text.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-
-from residense.bounds import Positive
+from torch.nn import functional as F
 
 
 class Pooling(nn.Module):
-    """Base of all poolings.
+    """Base class of all poolings.
 
     Args:
         in_dim: width of the encoded tokens.
-        embedding_dim: width of the embedded tokens.
+        embedding_dim: width of the embeddings.
     """
 
     def __init__(self, in_dim: int, embedding_dim: int):
@@ -24,12 +23,15 @@ class Pooling(nn.Module):
         self.out_dim = in_dim
 
     def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder reads: here the embedded tokens `x` [B, L, D] and their mask as they are."""
+        """Return what the encoder reads: here the embeddings `x` [B, L, D] and their mask."""
         return x, mask
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         """Map encoded tokens [B, L, D] to [B, out_dim]."""
         raise NotImplementedError  # pragma: no cover
+
+
+PoolingFactory = Callable[[int, int], Pooling]
 
 
 class MeanPooling(Pooling):
@@ -40,14 +42,41 @@ class MeanPooling(Pooling):
 
 
 class MaxPooling(Pooling):
-    """The largest value of each feature   (Collobert et al. 2011; Kim 2014, arXiv 1408.5882)."""
+    """The largest value of each feature (Collobert et al. 2011; Kim 2014, arXiv 1408.5882)."""
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         return h.masked_fill(~mask[..., None], float("-inf")).amax(1)
 
 
+class KMaxPooling(Pooling):
+    """The k largest values of each feature, in the order of the text (arXiv 1404.2188).
+
+    Zeros fill up shorter texts.
+
+    Args:
+        in_dim: width of the encoded tokens.
+        embedding_dim: width of the embeddings.
+        k: number of values.
+    """
+
+    def __init__(self, in_dim: int, embedding_dim: int, k: int = 8):
+        super().__init__(in_dim, embedding_dim)
+        if k < 1:
+            raise ValueError(f"k must be at least 1; got {k}")
+        self.k = k
+        self.out_dim = k * in_dim
+
+    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
+        missing = max(0, self.k - h.shape[1])
+        h = h.masked_fill(~mask[..., None], float("-inf"))
+        h = F.pad(h, (0, 0, 0, missing), value=float("-inf"))
+        places = h.topk(self.k, 1).indices.sort(1).values
+        values = h.gather(1, places)
+        return values.masked_fill(values.isneginf(), 0.0).flatten(1)
+
+
 class LastPooling(Pooling):
-    """The first half of the last token and the second half of the first: where the directions of an LSTM end."""
+    """The first half of the last token and the second half of the first, where an LSTM ends."""
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         last = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, h.shape[-1])
@@ -56,19 +85,18 @@ class LastPooling(Pooling):
 
 
 class AttentionPooling(Pooling):
-    """A mean weighted by w . tanh(W h)   (Yang et al. 2016; Lin et al. 2017, arXiv 1703.03130).
+    """A mean weighted by softmax(w . tanh(W h)) (Lin et al. 2017, arXiv 1703.03130).
 
     Args:
         in_dim: width of the encoded tokens.
-        embedding_dim: width of the embedded tokens.
-        hidden: width of the tanh.
+        embedding_dim: width of the embeddings.
+        hidden: width of the hidden layer.
     """
 
-    def __init__(self, in_dim: int, embedding_dim: int, hidden: Positive = 128):
+    def __init__(self, in_dim: int, embedding_dim: int, hidden: int = 128):
         super().__init__(in_dim, embedding_dim)
-        self.score = nn.Sequential(
-            nn.Linear(in_dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)
-        )
+        query = nn.Linear(hidden, 1, bias=False)
+        self.score = nn.Sequential(nn.Linear(in_dim, hidden), nn.Tanh(), query)
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         h = h.masked_fill(~mask[..., None], 0.0)
@@ -77,11 +105,11 @@ class AttentionPooling(Pooling):
 
 
 class ClassToken(Pooling):
-    """What became of a learned vector that is put in front of the tokens   (Devlin et al. 2019, arXiv 1810.04805).
+    """The encoding of a learned token in front of the text (Devlin et al. 2019, arXiv 1810.04805).
 
     Args:
         in_dim: width of the encoded tokens.
-        embedding_dim: width of the embedded tokens.
+        embedding_dim: width of the embeddings.
     """
 
     def __init__(self, in_dim: int, embedding_dim: int):
@@ -94,6 +122,3 @@ class ClassToken(Pooling):
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         return h[:, 0]
-
-
-PoolingFactory = Callable[[int, int], Pooling]

@@ -1,4 +1,4 @@
-"""What joins two stages.
+"""Transitions: what joins two stages.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -10,69 +10,136 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.bounds import Positive, Share
 from residense.nn.norms import LayerNorm, NormFactory
 
 
 class Transition(nn.Module):
-    """Joins two stages: norm, relu, and a linear map that keeps a share of the width   (DenseNet-BC, arXiv 1608.06993).
+    """Base class of all transitions.
 
-    With `pool`, `stride` tokens become one, and the mask goes along: for classification, as a tag belongs to a token.
-    Different from the paper: layer norm unless `norm: BatchNorm` is given, a bias, and no pooling by default.
+    Position t of the output comes from position t * stride and its neighbors.
 
     Args:
-        in_dim: width of what leaves the stage before.
-        compression: share of the width that is kept.
-        pool: `average` or `max` of the real tokens, a strided `conv`olution of three tokens, or `none`.
-        stride: tokens that become one.
-        norm: norm in front.
+        in_dim: width of the input.
+        out_dim: width of the output.
+        stride: number of positions that become one.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int = 1):
+        super().__init__()
+        if stride < 1:
+            raise ValueError(f"stride must be at least 1; got {stride}")
+        self.in_dim = in_dim
+        self.out_dim = out_dim
+        self.stride = stride
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
+        raise NotImplementedError  # pragma: no cover
+
+
+TransitionFactory = Callable[[int, NormFactory], Transition]
+
+
+class DenseTransition(Transition):
+    """Norm, ReLU, a linear map that compresses the width, and pooling.
+
+    Huang et al. 2017 (DenseNet-BC), arXiv 1608.06993. Different from the paper: a bias, and no
+    pooling by default. Pooling is for classification, as a tagger needs all tokens.
+
+    Args:
+        in_dim: width of the input.
+        encoder_norm: norm of the encoder.
+        compression: output width, as a fraction of the input width.
+        pool: `average` or `max` of the real tokens, a strided `conv` of three tokens, or `none`.
+        stride: number of positions that are pooled into one.
+        norm: norm in front; null for that of the encoder.
     """
 
     def __init__(
         self,
         in_dim: int,
-        compression: Share = 0.5,
+        encoder_norm: NormFactory = LayerNorm,
+        compression: float = 0.5,
         pool: Literal["none", "average", "max", "conv"] = "none",
-        stride: Positive = 2,
-        norm: NormFactory = LayerNorm,
+        stride: int = 2,
+        norm: NormFactory | None = None,
     ):
-        super().__init__()
-        if not 0 < compression <= 1 or stride < 1:
-            raise ValueError(
-                f"compression must be above 0 and at most 1, stride at least 1; got {compression}, {stride}"
-            )
-        self.out_dim, self.pool = max(1, int(in_dim * compression + 1e-6)), pool
-        self.stride = 1 if pool == "none" else stride
-        self.norm = norm(in_dim)
+        if not 0 < compression <= 1:
+            raise ValueError(f"compression must be above 0 and at most 1; got {compression}")
+        out_dim = max(1, int(in_dim * compression + 1e-6))
+        super().__init__(in_dim, out_dim, 1 if pool == "none" else stride)
+        self.pool = pool
+        self.norm = (norm or encoder_norm)(in_dim)
         if pool == "conv":
-            self.squeeze: nn.Module = nn.Conv1d(in_dim, self.out_dim, 3, stride, padding=1)
+            self.squeeze: nn.Module = nn.Conv1d(in_dim, out_dim, 3, stride, padding=1)
         else:
-            self.squeeze = nn.Linear(in_dim, self.out_dim)
+            self.squeeze = nn.Linear(in_dim, out_dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
         x = self.norm(x, mask).relu()
         if self.pool == "none":
             return self.squeeze(x), mask
         if self.pool == "conv":
-            return self.squeeze((x * mask[..., None]).mT).mT, self._windows(mask).any(-1)
-        real = self._windows(mask)[..., None]
-        windows = self._windows(self.squeeze(x).mT).movedim(1, -1)  # [B, L / stride, stride, D]
-        if self.pool == "max":
-            pooled = windows.masked_fill(~real, float("-inf")).amax(2)
-            return pooled.masked_fill(~real.any(2), 0.0), real.squeeze(-1).any(-1)
+            return self.squeeze((x * mask[..., None]).mT).mT, mask[:, :: self.stride]
+        return pool(self.squeeze(x), mask, self.pool, self.stride, self.stride)
+
+
+class PoolTransition(Transition):
+    """Pooling of the tokens and nothing else, as in DPCNN and VDCNN (arXiv 1606.01781).
+
+    Args:
+        in_dim: width of the input.
+        encoder_norm: norm of the encoder; not used.
+        pool: `max` or `average` of the real tokens.
+        kernel: number of tokens in a window.
+        stride: distance between two windows.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        encoder_norm: NormFactory = LayerNorm,
+        pool: Literal["average", "max"] = "max",
+        kernel: int = 3,
+        stride: int = 2,
+    ):
+        super().__init__(in_dim, in_dim, stride)
+        if kernel < 1:
+            raise ValueError(f"kernel must be at least 1; got {kernel}")
+        self.pool = pool
+        self.kernel = kernel
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return pool(x, mask, self.pool, self.kernel, self.stride)
+
+
+def pool(x: Tensor, mask: Tensor, kind: str, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Pool the real tokens in windows around every `stride`-th position.
+
+    Args:
+        x: [B, L, D].
+        mask: [B, L].
+        kind: `max` or `average`.
+        kernel: number of tokens in a window; of an even number, one more comes after the position.
+        stride: distance between two windows.
+
+    Returns:
+        The pooled tokens [B, ceil(L / stride), D], 0 where there are none, and their mask.
+    """
+    real = _windows(mask, kernel, stride)[..., None]  # [B, L / stride, kernel, 1]
+    windows = _windows(x.mT, kernel, stride).movedim(1, -1)  # [B, L / stride, kernel, D]
+    if kind == "max":
+        pooled = windows.masked_fill(~real, float("-inf")).amax(2)
+        pooled = pooled.masked_fill(~real.any(2), 0.0)
+    else:
         pooled = (windows * real).sum(2) / real.sum(2).clamp(min=1)
-        return pooled, real.squeeze(-1).any(-1)
-
-    def _windows(self, x: Tensor) -> Tensor:
-        """`x` [..., L] cut into [..., ceil(L / stride), stride]; the last one is filled with zeros."""
-        length, padded = (
-            x.shape[-1],
-            F.pad(x, (0, self.stride - 1)),
-        )  # slices, as exports cannot reshape by a remainder
-        return torch.stack(
-            [padded[..., i : i + length : self.stride] for i in range(self.stride)], -1
-        )
+    return pooled, mask[:, ::stride]
 
 
-TransitionFactory = Callable[[int], Transition]
+def _windows(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Cut `x` [..., L] into windows [..., ceil(L / stride), kernel], padded with zeros."""
+    length = x.shape[-1]
+    before = (kernel - 1) // 2
+    padded = F.pad(x, (before, kernel - 1 - before))
+    # slices, as an export cannot reshape by a remainder
+    return torch.stack([padded[..., i : i + length : stride] for i in range(kernel)], -1)

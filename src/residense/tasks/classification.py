@@ -1,6 +1,7 @@
 """Text classification: one class for each text, or any number of them."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain, pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -10,14 +11,14 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from residense.bounds import Share
+from residense.bounds import Positive, Share
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import ClassScores
-from residense.nn.embeddings import Embeddings
+from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
-from residense.nn.pooling import MaxPooling, Pooling
+from residense.nn.pooling import MaxPooling, PoolingFactory
 from residense.optim import Warmup
 from residense.tasks.base import Task
 
@@ -36,7 +37,8 @@ class Classifier(Task):
         embeddings: tokens to vectors.
         encoder: blocks wired by connections; its transitions may pool.
         pooling: encoded tokens to one vector.
-        dropout: probability that a feature of that vector is set to zero.
+        dropout: probability of zeroing a feature of that vector.
+        hidden: widths of hidden layers between that vector and the scores.
         label_smoothing: share of the probability that is spread over all classes   (arXiv 1512.00567).
         class_weights: `balanced` weighs a class by the inverse of how often it occurs in training.
         optimizer: called with the parameter groups.
@@ -58,10 +60,11 @@ class Classifier(Task):
 
     def __init__(
         self,
-        embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
+        embeddings: Callable[[TableSizes], Embeddings] = Embeddings,
         encoder: Callable[[int], Encoder] = Encoder,
-        pooling: Callable[[int, int], Pooling] = MaxPooling,
+        pooling: PoolingFactory = MaxPooling,
         dropout: Share = 0.3,
+        hidden: list[Positive] | None = None,
         label_smoothing: Share = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -78,6 +81,7 @@ class Classifier(Task):
             label_smoothing,
             class_weights,
         )
+        self.hidden = hidden or []
         self.results: dict[str, dict[str, Any]] = {}
 
     def build(self, vocabulary: Vocabulary) -> None:
@@ -85,11 +89,14 @@ class Classifier(Task):
             raise ValueError(
                 "the corpus has no classes: use data ClassificationDataModule, or model Tagger"
             )
-        self.embeddings = self.make_embeddings(vocabulary)
+        self.embeddings = self.make_embeddings(vocabulary.table_sizes)
         width = int(self.embeddings.out_dim)
         self.encoder = self.make_encoder(width)
         self.pooling = self.make_pooling(int(self.encoder.out_dim), width)
-        self.head = nn.Linear(int(self.pooling.out_dim), len(vocabulary.classes))
+        widths = [int(self.pooling.out_dim), *self.hidden]
+        layers = [(nn.Linear(*pair), nn.ReLU()) for pair in pairwise(widths)]
+        scores = nn.Linear(widths[-1], len(vocabulary.classes))
+        self.head = nn.Sequential(*chain(*layers), scores) if layers else scores
         self.multi_label = vocabulary.multi_label
         self.register_buffer("weights", _weights(vocabulary, self.class_weights), persistent=False)
         self.val_metric, self.test_metric = (
@@ -103,7 +110,7 @@ class Classifier(Task):
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores of the classes: [B, K]."""
-        x = self.embeddings(batch["words"], batch["chars"], batch["spelling"])
+        x = self.embeddings(batch["words"], batch["char_ids"], batch["char_rows"])
         h, mask = self.encoder(*self.pooling.begin(x, batch["mask"]))
         return self.head(self.dropout(self.pooling(h, mask)))
 

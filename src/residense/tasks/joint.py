@@ -1,6 +1,6 @@
 """Slots and intents together: one encoder, a tag for each token and a class for each sentence."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,10 +14,10 @@ from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import ClassScores, Mode
-from residense.nn.embeddings import Embeddings
+from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
-from residense.nn.heads import CRF, TaggingHead
-from residense.nn.pooling import MaxPooling, Pooling
+from residense.nn.heads import CRF, Decoded, HeadFactory
+from residense.nn.pooling import MaxPooling, Pooling, PoolingFactory
 from residense.optim import Warmup
 from residense.predictions import Tags
 from residense.tasks.classification import Classes, class_loss, class_probabilities, class_record
@@ -40,7 +40,7 @@ class JointTagger(Tagger):
         head: encoded tokens to tags.
         pooling: encoded tokens to one vector.
         dropout: probability that a feature of that vector is set to zero.
-        class_share: share of the classes in the loss, each part being a mean.
+        intent_weight: weight of the classes in the loss, in which each part is a mean.
         metric: how malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
         optimizer: called with the parameter groups.
         schedule: called with the optimizer and the number of optimiser steps of the whole run.
@@ -52,23 +52,23 @@ class JointTagger(Tagger):
 
     def __init__(
         self,
-        embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
+        embeddings: Callable[[TableSizes], Embeddings] = Embeddings,
         encoder: Callable[[int], Encoder] = Encoder,
-        head: Callable[[int, Sequence[str], str], TaggingHead] = CRF,
-        pooling: Callable[[int, int], Pooling] = MaxPooling,
+        head: HeadFactory = CRF,
+        pooling: PoolingFactory = MaxPooling,
         dropout: Share = 0.3,
-        class_share: Share = 0.5,
+        intent_weight: Share = 0.5,
         metric: Mode = "conll",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
     ):
         super().__init__(embeddings, encoder, head, metric, optimizer, schedule)
-        if not 0 < class_share < 1:
-            raise ValueError(f"class_share must lie between 0 and 1; got {class_share}")
-        self.make_pooling, self.dropout, self.class_share = (
+        if not 0 < intent_weight < 1:
+            raise ValueError(f"intent_weight must lie between 0 and 1; got {intent_weight}")
+        self.make_pooling, self.dropout, self.intent_weight = (
             pooling,
             nn.Dropout(dropout),
-            class_share,
+            intent_weight,
         )
 
     def build(self, vocabulary: Vocabulary) -> None:
@@ -101,18 +101,16 @@ class JointTagger(Tagger):
         classes = share * class_loss(
             scores, target, target.new_ones(target.shape[1]), 0.0, self.multi_label
         )
-        return (1 - self.class_share) * super()._loss(h, mask, batch) + self.class_share * classes
+        return (1 - self.intent_weight) * super()._loss(
+            h, mask, batch
+        ) + self.intent_weight * classes
 
-    def evaluate(
-        self, stage: str, h: Tensor, mask: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> Decoded:
         real = batch["weight"] > 0
         self._class_metric(stage).update(self.probabilities(h, mask)[real], batch["target"][real])
         return super().evaluate(stage, h, mask, batch)
 
-    def output(
-        self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]
-    ) -> list[Any]:
+    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: Decoded) -> list[Any]:
         probabilities = dict(
             zip(batch["index"].tolist(), self.probabilities(h, mask).tolist(), strict=True)
         )

@@ -1,6 +1,6 @@
 """Tagging: one label for each token (named entities, slots, parts of speech)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,12 +14,12 @@ from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.metrics import Mode, SpanF1, per_type
-from residense.nn.embeddings import Embeddings
+from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
-from residense.nn.heads import CRF, TaggingHead
+from residense.nn.heads import CRF, Decoded, HeadFactory
 from residense.optim import Warmup
 from residense.predictions import Tags, merge, record
-from residense.tags import spans
+from residense.tags import legal_transitions, spans
 from residense.tasks.base import Task
 
 
@@ -54,9 +54,9 @@ class Tagger(Task):
 
     def __init__(
         self,
-        embeddings: Callable[[Vocabulary], Embeddings] = Embeddings,
+        embeddings: Callable[[TableSizes], Embeddings] = Embeddings,
         encoder: Callable[[int], Encoder] = Encoder,
-        head: Callable[[int, Sequence[str], str], TaggingHead] = CRF,
+        head: HeadFactory = CRF,
         metric: Mode = "conll",
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
@@ -72,13 +72,13 @@ class Tagger(Task):
             raise ValueError(
                 "the corpus has no tags: use data TaggingDataModule, or model Classifier"
             )
-        self.embeddings = self.make_embeddings(vocabulary)
+        self.embeddings = self.make_embeddings(vocabulary.table_sizes)
         self.encoder = self.make_encoder(int(self.embeddings.out_dim))
         if self.encoder.stride > 1:
             raise ValueError(
                 "encoder.transition.pool leaves less than a vector for each token to tag: use pool: none"
             )
-        self.head = self.make_head(int(self.encoder.out_dim), labels, scheme)
+        self.head = self.make_head(int(self.encoder.out_dim), legal_transitions(labels, scheme))
         self.val_metric = SpanF1(labels, scheme, self.metric_mode)
         self.test_metric = SpanF1(labels, scheme, self.metric_mode)
 
@@ -89,7 +89,7 @@ class Tagger(Task):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoded tokens [B, L, D] and their mask [B, L]."""
-        x = self.embeddings(batch["words"], batch["chars"], batch["spelling"])
+        x = self.embeddings(batch["words"], batch["char_ids"], batch["char_rows"])
         return self.encoder(x, batch["mask"])
 
     def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
@@ -110,17 +110,13 @@ class Tagger(Task):
         self.log("train/loss", self.over_processes(loss), prog_bar=True)
         return loss
 
-    def evaluate(
-        self, stage: str, h: Tensor, mask: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> Decoded:
         """Tags as the head decodes them, which are counted in the metrics of a stage."""
         decoded = self.head.decode(h, mask)
         self._metric(stage).update(decoded[0], batch["tags"], mask & (batch["weight"] > 0)[:, None])
         return decoded
 
-    def output(
-        self, batch: Batch, h: Tensor, mask: Tensor, decoded: tuple[Tensor, Tensor, Tensor]
-    ) -> list[Any]:
+    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: Decoded) -> list[Any]:
         """What is predicted for each sentence of a batch."""
         return _sentences(batch, decoded)
 
@@ -221,7 +217,7 @@ class Tagger(Task):
         }
 
 
-def _sentences(batch: Batch, decoded: tuple[Tensor, Tensor, Tensor]) -> list[Tags]:
+def _sentences(batch: Batch, decoded: Decoded) -> list[Tags]:
     lists = [part.tolist() for part in decoded]
     rows = zip(
         batch["index"].tolist(),

@@ -1,4 +1,4 @@
-"""Self-attention, with positions that know left from right.
+"""Self-attention with relative positions.
 
 Shapes: B batch, L length, D width, H heads, E = D / H; mask [B, L] is True at real tokens.
 """
@@ -9,23 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.bounds import Positive
 from residense.nn.blocks.base import Block
 
 
 class Attention(Block):
-    """Multi-head self-attention   (Vaswani et al. 2017, arXiv 1706.03762).
+    """Multi-head self-attention (Vaswani et al. 2017, arXiv 1706.03762).
 
-    Different from the paper: positions are rotary by default, where it adds sinusoids to the embeddings; no dropout of
-    attention weights. Different from TENER under `relative`: keys are projected like queries and values.
+    Different from the paper: positions are rotary by default instead of sinusoids that are added to
+    the embeddings. Different from TENER under `relative`: keys are projected like queries and
+    values.
 
     Args:
-        in_dim: width read.
-        out_dim: width written, divisible by twice the number of heads; by their number with `positions: none`.
-        heads: number of attention heads.
-        positions: `rotary` turns queries and keys by their position (RoPE, arXiv 2104.09864); `relative` adds a score
-            for distance and direction and leaves scores unscaled, good for taggers without pre-training (TENER, arXiv
-            1911.04474); `none` sees a bag of words.
+        in_dim: width of the input.
+        out_dim: width of the output, divisible by twice the number of heads; by the number of heads
+            with `positions: none`.
+        heads: number of heads.
+        positions: `rotary` rotates queries and keys by their position (RoPE, arXiv 2104.09864);
+            `relative` adds a score for distance and direction and does not scale scores, good for
+            taggers without pretraining (TENER, arXiv 1911.04474); `none` ignores the order.
+        dropout: probability of zeroing an attention weight.
+        causal: attend to the token itself and those before it.
+        window: largest distance of the tokens attended to; null for any (arXiv 2004.05150).
     """
 
     inputs = 3
@@ -34,16 +38,29 @@ class Attention(Block):
         self,
         in_dim: int,
         out_dim: int,
-        heads: Positive = 4,
+        heads: int = 4,
         positions: Literal["rotary", "relative", "none"] = "rotary",
+        dropout: float = 0.0,
+        causal: bool = False,
+        window: int | None = None,
     ):
         super().__init__(in_dim, out_dim)
-        # positions are coded in pairs of channels
-        divisor, name = (heads, "heads") if positions == "none" else (2 * heads, "2 * heads")
+        divisor = heads if positions == "none" else 2 * heads  # positions rotate pairs of channels
         if heads < 1 or out_dim % divisor:
+            name = "heads" if positions == "none" else "2 * heads"
             raise ValueError(f"out_dim must be divisible by {name} = {divisor}; got {out_dim}")
-        self.heads, self.positions = heads, positions
-        self.query, self.key, self.value = (nn.Linear(in_dim, out_dim) for _ in range(3))
+        if window is not None and window < 0:
+            raise ValueError(f"window must not be negative; got {window}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); got {dropout}")
+        self.heads = heads
+        self.positions = positions
+        self.dropout = dropout
+        self.causal = causal
+        self.window = window
+        self.query = nn.Linear(in_dim, out_dim)
+        self.key = nn.Linear(in_dim, out_dim)
+        self.value = nn.Linear(in_dim, out_dim)
         self.out = nn.Linear(out_dim, out_dim)
         for linear in (self.query, self.key, self.value, self.out):
             nn.init.xavier_uniform_(linear.weight)
@@ -55,21 +72,38 @@ class Attention(Block):
     def forward(
         self, x: Tensor, k: Tensor | None = None, v: Tensor | None = None, *, mask: Tensor
     ) -> Tensor:
-        k, v = (x if stream is None else stream for stream in (k, v))
-        query, key, value = self.query(x), self.key(k), self.value(v)
-        seen, scale = mask[:, None, None], None
+        query = self.query(x)
+        key = self._split(self.key(x if k is None else k))
+        value = self._split(self.value(x if v is None else v))
+        visible = self._visible(mask)
+        scale = None
         if self.positions == "relative":
-            asked = self._split(query + self.position_bias)
-            distance = distance_scores(asked).masked_fill(~seen, float("-inf"))
-            query, seen, scale = query + self.content_bias, distance, 1.0
-        query, key, value = self._split(query), self._split(key), self._split(value)
+            distance = distance_scores(self._split(query + self.position_bias))
+            visible = distance.masked_fill(~visible, float("-inf"))
+            query = query + self.content_bias
+            scale = 1.0
+        query = self._split(query)
         if self.positions == "rotary":
-            query, key = rotate(query), rotate(key)
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale)
+            query = rotate(query)
+            key = rotate(key)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(query, key, value, visible, dropout, scale=scale)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, E]
+
+    def _visible(self, mask: Tensor) -> Tensor:
+        """Return which tokens attend to which, [B, 1, L or 1, L]; each token attends to itself."""
+        visible = mask[:, None, None]
+        if not self.causal and self.window is None:
+            return visible
+        place = torch.arange(mask.shape[1], device=mask.device)
+        distance = place[:, None] - place
+        near = distance.abs() <= (mask.shape[1] if self.window is None else self.window)
+        if self.causal:
+            near = near & (distance >= 0)
+        return (visible & near) | (distance == 0)  # a row without any would be NaN at padding
 
     @torch.no_grad()
     def scale_init(self, factor: float) -> None:
@@ -78,27 +112,24 @@ class Attention(Block):
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Turn pairs of channels of `x` [..., L, E] by angles that grow with the position (RoPE)."""
+    """Rotate pairs of channels of `x` [..., L, E] by angles that grow with the position."""
     angle = _angles(torch.arange(x.shape[-2], device=x.device), x.shape[-1])
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos = angle.cos().to(x.dtype)
+    sin = angle.sin().to(x.dtype)
     a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
 
 
 def distance_scores(query: Tensor) -> Tensor:
-    """Scores [B, H, L, L] of queries [B, H, L, E] and the signed distance to each key: q_i . R(i - j)."""
+    """Score queries [B, H, L, E] against the signed distance to each key, q_i . R(i - j): [B, H, L, L]."""
     length, dim = query.shape[-2:]
     place = torch.arange(length, device=query.device)
     angle = _angles(torch.arange(1 - length, length, device=query.device), dim)
-    code = torch.cat((angle.sin(), angle.cos()), -1).to(
-        query.dtype
-    )  # [2L - 1, E]: sines tell left from right
+    code = torch.cat((angle.sin(), angle.cos()), -1).to(query.dtype)  # [2L - 1, E]
     distance = (place[:, None] - place + length - 1).expand(*query.shape[:-1], -1)
     return (query @ code.mT).gather(-1, distance)
 
 
 def _angles(position: Tensor, dim: int) -> Tensor:
-    frequency = 10_000 ** (
-        -torch.arange(0, dim, 2, device=position.device, dtype=torch.float32) / dim
-    )
-    return position[:, None] * frequency
+    channel = torch.arange(0, dim, 2, device=position.device, dtype=torch.float32)
+    return position[:, None] * 10_000 ** (-channel / dim)

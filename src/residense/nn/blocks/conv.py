@@ -9,72 +9,72 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.bounds import Positive
 from residense.nn.blocks.base import ACTIVATIONS, Block
 
 
 class Conv(Block):
-    """Convolution over the tokens and an activation   (Strubell et al. 2017, arXiv 1702.02098).
+    """A convolution over the tokens, and an activation.
 
-    The paper iterates several of these, dilated, with shared weights: see `idcnn_ner.yaml` for how that differs.
+    Strubell et al. 2017, arXiv 1702.02098. The paper iterates several of these, dilated, with
+    shared weights: see `idcnn_ner.yaml` for how that differs.
 
     Args:
-        in_dim: width read.
-        out_dim: width written.
-        kernel: tokens seen at once, odd.
-        dilation: distance between the tokens seen.
-        activation: `relu`, `gelu`, `none`, or `glu`, which computes twice the width and gates one half by the other.
-        order: whether the activation stands `after` the convolution or `before` it (as under pre-activation).
-        separable: a convolution of each channel by itself, then a map of the width (arXiv 1610.02357): fewer weights.
-        bias: whether the convolution adds a bias; of no use in front of a batch norm.
+        in_dim: width of the input.
+        out_dim: width of the output.
+        kernel: number of tokens in a window, odd unless `causal`.
+        dilation: distance between the tokens of a window.
+        activation: `relu`, `gelu`, `none`, or `glu`, which computes twice the width and gates one
+            half by the other (arXiv 1612.08083).
+        order: whether the activation comes `after` the convolution or `before` it, as under
+            pre-activation.
+        separable: convolve each channel by itself, then map the width (arXiv 1610.02357).
+        bias: whether the convolution has a bias; of no use in front of a batch norm.
+        causal: end each window at its token instead of centering it.
+        stride: number of positions that become one.
     """
 
     def __init__(
         self,
         in_dim: int,
         out_dim: int,
-        kernel: Positive = 3,
-        dilation: Positive = 1,
+        kernel: int = 3,
+        dilation: int = 1,
         activation: Literal["relu", "gelu", "glu", "none"] = "relu",
         order: Literal["after", "before"] = "after",
         separable: bool = False,
         bias: bool = True,
+        causal: bool = False,
+        stride: int = 1,
     ):
         super().__init__(in_dim, out_dim)
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(
-                f"kernel must be odd so that each token is the centre of its window; got {kernel}"
-            )
+        if kernel < 1 or (kernel % 2 == 0 and not causal):
+            raise ValueError(f"kernel must be odd, to center windows on tokens; got {kernel}")
         if dilation < 1:
             raise ValueError(f"dilation must be at least 1; got {dilation}")
         if activation == "glu" and order == "before":
-            raise ValueError("glu gates what the convolution computes: it stands after it")
-        self.activation, self.order = activation, order
-        width, padding = (2 if activation == "glu" else 1) * out_dim, dilation * (kernel // 2)
+            raise ValueError("glu gates the output of the convolution: use order: after")
+        self.activation = activation
+        self.order = order
+        reach = dilation * (kernel - 1)
+        self.reach_back = reach if causal else 0
+        padding = 0 if causal else reach // 2
+        width = 2 * out_dim if activation == "glu" else out_dim
         if separable:
-            each = nn.Conv1d(
-                in_dim,
-                in_dim,
-                kernel,
-                dilation=dilation,
-                padding=padding,
-                groups=in_dim,
-                bias=False,
-            )
+            each = nn.Conv1d(in_dim, in_dim, kernel, stride, padding, dilation, in_dim, bias=False)
             self.conv: nn.Module = nn.Sequential(each, nn.Conv1d(in_dim, width, 1, bias=bias))
         else:
-            self.conv = nn.Conv1d(
-                in_dim, width, kernel, dilation=dilation, padding=padding, bias=bias
-            )
+            self.conv = nn.Conv1d(in_dim, width, kernel, stride, padding, dilation, bias=bias)
         for conv in self._convolutions():
-            nn.init.kaiming_normal_(
-                conv.weight, nonlinearity="relu" if conv.groups == 1 else "linear"
-            )
+            nonlinearity = "relu" if conv.groups == 1 else "linear"
+            nn.init.kaiming_normal_(conv.weight, nonlinearity=nonlinearity)
 
     def forward(self, x: Tensor, *, mask: Tensor) -> Tensor:
         if self.order == "before":
             x = ACTIVATIONS[self.activation](x)
-        y = self.conv((x * mask[..., None]).mT).mT
+        x = (x * mask[..., None]).mT
+        if self.reach_back:
+            x = F.pad(x, (self.reach_back, 0))
+        y = self.conv(x).mT
         if self.order == "before":
             return y
         return F.glu(y, dim=-1) if self.activation == "glu" else ACTIVATIONS[self.activation](y)

@@ -9,39 +9,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from residense.bounds import Positive
 from residense.nn.blocks.base import ACTIVATIONS, Block
 
 
 class FeedForward(Block):
-    """Position-wise two-layer network   (Vaswani et al. 2017, arXiv 1706.03762).
+    """A two-layer network for each token (Vaswani et al. 2017, arXiv 1706.03762).
 
-    Different from the paper: `gelu` by default, where it has ReLU; `swiglu` has biases, and as many hidden features as
-    the others, half as many weights more, where its paper has two thirds of them.
+    Different from the paper: `gelu` by default instead of ReLU; `swiglu` has biases, and as many
+    hidden features as the others, where its paper has two thirds of them.
 
     Args:
-        in_dim: width read.
-        out_dim: width written.
+        in_dim: width of the input.
+        out_dim: width of the output.
         expansion: hidden width, in multiples of `out_dim`.
-        activation: `relu`, `gelu`, or `swiglu`, which gates the hidden layer by another one (arXiv 2002.05202).
+        activation: `relu`, `gelu`, or `swiglu`, which gates the hidden layer by another one
+            (arXiv 2002.05202).
+        dropout: probability of zeroing a hidden feature.
     """
 
     def __init__(
         self,
         in_dim: int,
         out_dim: int,
-        expansion: Positive = 4,
+        expansion: int = 4,
         activation: Literal["relu", "gelu", "swiglu"] = "gelu",
+        dropout: float = 0.0,
     ):
         super().__init__(in_dim, out_dim)
-        self.activation, hidden = activation, expansion * out_dim
-        self.up, self.down = nn.Linear(in_dim, hidden), nn.Linear(hidden, out_dim)
+        hidden = expansion * out_dim
+        self.activation = activation
+        self.up = nn.Linear(in_dim, hidden)
+        self.down = nn.Linear(hidden, out_dim)
         self.gate = nn.Linear(in_dim, hidden) if activation == "swiglu" else None
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *, mask: Tensor) -> Tensor:
         if self.gate is not None:
-            return self.down(F.silu(self.gate(x)) * self.up(x))
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+            hidden = F.silu(self.gate(x)) * self.up(x)
+        else:
+            hidden = ACTIVATIONS[self.activation](self.up(x))
+        return self.down(self.dropout(hidden))
 
     @torch.no_grad()
     def scale_init(self, factor: float) -> None:

@@ -1,163 +1,137 @@
-"""Connections: everything that flows between the blocks of a stage.
+"""The interface of connections, and the plain stack.
 
-A stage runs the same lines for each connection (see `residense.nn.encoder.Stage`):
+A connection owns everything that flows between the blocks of a stage. A stage runs the same loop
+for each of them (see `residense.nn.encoder.Stage`):
 
     state = begin(x, mask)
-    for i, branch: streams, state = read(state, i);  state = write(state, branch(*streams), i)
+    for i, block:
+        streams, state = read(state, i, mask)
+        state = write(state, block(*streams, mask=mask), i, mask)
     return end(state)
-
-A new connection is a new class in any file; blocks, stages and tasks stay as they are.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from residense.nn.blocks import Block
-from residense.nn.norms import Norm, NormFactory
+from residense.nn.norms import LayerNorm, NormFactory
 
-State: TypeAlias = (
-    Any  # what flows between the blocks of a stage: nobody but their connection looks into it
-)
+State: TypeAlias = Any  # a tensor or a tuple; only the connection that made it looks inside
+
+
+class Layout(NamedTuple):
+    """What a connection is told about its stage.
+
+    Attributes:
+        in_dim: width of the input.
+        dim: width of the stage.
+        depth: number of blocks.
+        stride: number of positions that block 0 turns into one.
+        norm: norm of the encoder.
+    """
+
+    in_dim: int
+    dim: int
+    depth: int
+    stride: int = 1
+    norm: NormFactory = LayerNorm
 
 
 class Connection(nn.Module):
-    """Base of all connections: how the blocks of one stage read and write its state.
+    """Base class of all connections: what the blocks of a stage read, and where their output goes.
 
-    Override what differs; as it stands each block reads what the one before it wrote. The state may be anything.
-    A residual stream, say, with a learned gate:
+    Override `write`, and of the other methods those that differ. By default the state is one
+    tensor [B, L, D] that each block reads. A residual stream with a learned gate:
 
         class Gated(Connection):
-            def __init__(self, in_dim: int, dim: int, depth: int, start: float = 0.5):
-                super().__init__(in_dim, dim, depth)
-                self.project = nn.Linear(in_dim, dim)
-                self.gate = nn.Parameter(torch.full((depth,), start))
+            def __init__(self, layout: Layout, start: float = 0.5):
+                super().__init__(layout)
+                self.gate = nn.Parameter(torch.full((layout.depth,), start))
 
-            def widths(self, i):
-                return self.dim, self.dim
-
-            def begin(self, x, mask):
-                return self.project(x)
-
-            def write(self, state, y, i):
+            def write(self, state, y, i, mask):
                 return state + self.gate[i] * y
 
     Args:
-        in_dim: width of what enters the stage.
-        dim: width of the stage.
-        depth: number of blocks.
+        layout: widths and depth of the stage.
 
     Attributes:
-        out_dim: width of what leaves the stage.
-        project: what enters a stream passes through this; to the connection map its output is the embedding.
-        concatenates: whether blocks read sources side by side, so that the connection map shows shares of energy.
-        held: set while the connection map is measured: then `hold` keeps coefficients fixed.
+        skips: whether anything flows around a block, so that a block may write zeros.
+        resizes: whether block 0 can read another width than that of the stage; else the stage
+            projects its input.
+        strides: whether block 0 can shorten the sequence.
+        in_dim: width that `begin` takes.
+        out_dim: width that `end` returns.
     """
 
-    concatenates = False
-    held = False
+    skips: ClassVar[bool] = True
+    resizes: ClassVar[bool] = False
+    strides: ClassVar[bool] = False
 
-    def __init__(self, in_dim: int, dim: int, depth: int):
+    def __init__(self, layout: Layout):
         super().__init__()
-        self.in_dim, self.dim, self.depth = in_dim, dim, depth
-        self.out_dim = dim
-        self.project: nn.Module = nn.Identity()
+        if layout.stride > 1 and not self.strides:
+            raise ValueError(
+                f"{type(self).__name__} cannot shorten a sequence: use stride 1 and a transition "
+                "that pools, or connection ProjectedResidual"
+            )
+        self.in_dim = layout.in_dim if self.resizes else layout.dim
+        self.dim = layout.dim
+        self.depth = layout.depth
+        self.out_dim = layout.dim
 
     def widths(self, i: int) -> tuple[int, int]:
-        """Width that block `i` reads and width that it must write."""
-        return (self.in_dim if i == 0 else self.dim), self.dim
+        """Return the width that block `i` reads and the width that it must write."""
+        return self.in_dim if i == 0 else self.dim, self.dim
 
-    @property
-    def bypass(self) -> bool:
-        """Whether anything passes by a block: not where the state after a block is what the block wrote."""
-        return type(self).write is not Connection.write
-
-    def wire(self, blocks: Sequence[Block]) -> None:
-        """Look at the blocks, or initialise them, once they are made."""
+    def prepare(self, blocks: Sequence[Block]) -> None:
+        """Make parameters that depend on the blocks, or scale the blocks' initial weights."""
 
     def begin(self, x: Tensor, mask: Tensor) -> State:
-        """State before the first block, from the stage's input [B, L, in_dim]."""
+        """Return the state before block 0, from the stage's input [B, L, in_dim]."""
         return x
 
-    def read(self, state: State, i: int) -> tuple[tuple[Tensor, ...], State]:
-        """What block `i` reads, and the state to hand to `write`.
+    def read(self, state: State, i: int, mask: Tensor) -> tuple[tuple[Tensor, ...], State]:
+        """Return the streams that block `i` reads, each [B, L, width], and the state for `write`.
 
-        That is a tuple of streams, each [B, L, widths(i)[0]]: one for most blocks; attention can read three (query,
-        key, value) and takes the first for those that are not given.
+        Most blocks read one stream. Attention reads up to three, its query, key and value; missing
+        ones are the first.
         """
         return (state,), state
 
-    def write(self, state: State, y: Tensor, i: int) -> State:
-        """State after block `i` wrote `y` [B, L, widths(i)[1]]."""
-        return y
+    def write(self, state: State, y: Tensor, i: int, mask: Tensor) -> State:
+        """Return the state after block `i` wrote `y` [B, L, width]."""
+        raise NotImplementedError  # pragma: no cover
 
     def end(self, state: State) -> Tensor:
-        """Output of the stage [B, L, out_dim]."""
+        """Return the output of the stage [B, L, out_dim]."""
         return state
 
-    def hold(self, coefficients: Tensor) -> Tensor:
-        """Pass on coefficients that were computed from the data; fixed while the connection map is measured."""
-        return coefficients.detach() if self.held else coefficients
+
+ConnectionFactory = Callable[[Layout], Connection]
 
 
 class Plain(Connection):
-    """Each block reads what the one before it wrote: the control   x_i = f_i(x_{i-1})
+    """Read the previous output: x_i = f_i(x_{i-1}).
 
     x ── f ── f ── f ──
 
-    No parameters; the state is one tensor [B, L, D]. Gradients pass through every block, so deep stacks degrade.
-    Nothing passes by a block, so a branch ignores `drop_path` and `scale: rezero` here, with a warning.
-
-    Args:
-        in_dim: width of what enters the stage.
-        dim: width of the stage.
-        depth: number of blocks.
+    The control: no parameters, and gradients pass through every block, so deep stacks degrade.
     """
 
+    skips = False
+    resizes = True
+    strides = True
 
-def operand(x: Tensor) -> Tensor:
-    """`x` in the precision of products: cast once, where autocast would keep a copy for each product it is in."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
-
-
-class Projection(nn.Module):
-    """Shortcut from one width to another: the identity where they are equal, else a linear map and a norm.
-
-    Args:
-        in_dim: width read.
-        out_dim: width written.
-        norm: norm after the map; null for none.
-    """
-
-    def __init__(self, in_dim: int, out_dim: int, norm: NormFactory | None = None):
-        super().__init__()
-        self.linear = nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim, bias=False)
-        self.norm = Norm(out_dim) if norm is None or in_dim == out_dim else norm(out_dim)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.norm(self.linear(x), mask)
+    def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
+        return y
 
 
-class Stream(Connection):
-    """Base of connections whose blocks all read and write the width of the stage; the input is projected to it.
-
-    Args:
-        in_dim: width of what enters the stage.
-        dim: width of the stage.
-        depth: number of blocks.
-    """
-
-    def __init__(self, in_dim: int, dim: int, depth: int):
-        super().__init__(in_dim, dim, depth)
-        self.project = Projection(in_dim, dim)
-
-    def widths(self, i: int) -> tuple[int, int]:
-        return self.dim, self.dim
-
-    def begin(self, x: Tensor, mask: Tensor) -> State:
-        return self.project(x, mask)
+def autocast(x: Tensor) -> Tensor:
+    """Cast `x` as autocast would; once, where it would keep one copy for each product with `x`."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

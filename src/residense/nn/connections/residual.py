@@ -1,4 +1,4 @@
-"""Connections with one stream that blocks add to.
+"""Connections with one residual stream.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -11,143 +11,138 @@ from torch import Tensor, nn
 
 from residense.nn.blocks import Block
 from residense.nn.blocks.base import ACTIVATIONS
-from residense.nn.connections.base import Connection, Projection, State, Stream
-from residense.nn.norms import LayerNorm, Norm, NormFactory
+from residense.nn.connections.base import Connection, Layout, State
+from residense.nn.norms import NormFactory
 
 
 class Residual(Connection):
-    """Each block adds to a stream   x_i = s(N(a P x_{i-1} + f_i(x_{i-1})))   (He et al. 2016, arXiv 1512.03385).
+    """Add each block to a stream: x_i = x_{i-1} + f_i(x_{i-1}).
 
     x ─┬─ f ─ + ─┬─ f ─ + ─
        └──────┘  └──────┘
 
-    P is the identity, or a learned projection beside the first block where the width changes (in_dim * dim weights).
-    As it stands there is no norm N in the stream, a = 1 and no activation s: norms inside the branch are the branch's
-    choice. The state is one tensor [B, L, D].
+    He et al. 2016, arXiv 1603.05027. Norms inside the branch are up to `Branch`.
+    """
 
-    Different from the paper: by default nothing follows the sum, as in its successor (arXiv 1603.05027), where the
-    first ResNets have a ReLU (`activation: relu`); P has no batch norm (`shortcut_norm: BatchNorm`) and no stride.
-    Different from DeepNorm: `depth` counts the blocks of the stage, two for a layer of the paper, as each stage begins
-    a stream of its own, so that several stages have larger updates than one of the same depth; Xavier weights are
-    uniform instead of normal, with the same variance; the gate of `swiglu` and blocks other than attention and
-    feed-forward, which the paper does not have, keep their own init, times the paper's factor in convolutions.
+    def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
+        return state + y
+
+
+class ProjectedResidual(Connection):
+    """Add each block to a projected stream: x_i = s(P x_{i-1} + f_i(x_{i-1})).
+
+    x ─┬─ f ─ + ─ s ─┬─ f ─ + ─ s ─
+       └─ P ──┘      └──────┘
+
+    He et al. 2016, arXiv 1512.03385. P is a linear map and a norm beside block 0 where the width
+    changes or the stride is above 1, and the identity elsewhere. Use it with `stem: none`, so that
+    block 0 reads the embeddings.
 
     Args:
-        in_dim: width of what enters the stage.
-        dim: width of the stage.
-        depth: number of blocks.
-        norm: `none`; `post` normalises each sum, as the first Transformers do; `deepnorm` (arXiv 2203.00555) weighs
-            the stream by a = depth ** 1/4 as well and divides initial weights of the blocks by (4 depth) ** 1/4.
-        norm_type: norm in the stream.
-        activation: activation s after each sum, as in the first ResNets.
-        shortcut_norm: norm after the projection P; null for none.
+        layout: widths and depth of the stage.
+        activation: activation s after each sum.
+        norm: norm of the projection; null for that of the encoder, `NoNorm` for none.
     """
+
+    resizes = True
+    strides = True
 
     def __init__(
         self,
-        in_dim: int,
-        dim: int,
-        depth: int,
-        norm: Literal["none", "post", "deepnorm"] = "none",
-        norm_type: NormFactory = LayerNorm,
-        activation: Literal["none", "relu", "gelu"] = "none",
-        shortcut_norm: NormFactory | None = None,
+        layout: Layout,
+        activation: Literal["none", "relu", "gelu"] = "relu",
+        norm: NormFactory | None = None,
     ):
-        super().__init__(in_dim, dim, depth)
-        self.project = Projection(in_dim, dim, shortcut_norm)
-        self.norms = nn.ModuleList(
-            (Norm if norm == "none" else norm_type)(dim) for _ in range(depth)
-        )
+        super().__init__(layout)
         self.activation = ACTIVATIONS[activation]
-        self.deep = norm == "deepnorm"
+        self.stride = layout.stride
+        self.projects = layout.in_dim != layout.dim or layout.stride > 1
+        if self.projects:
+            self.projection = nn.Linear(layout.in_dim, layout.dim, bias=False)
+            self.norm = (norm or layout.norm)(layout.dim)
 
-    def wire(self, blocks: Sequence[Block]) -> None:
-        if self.deep:
-            for block in dict.fromkeys(blocks):  # a shared block once
-                block.scale_init((4 * self.depth) ** -0.25)
-
-    def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return x, mask
-
-    def read(
-        self, state: tuple[Tensor, Tensor], i: int
-    ) -> tuple[tuple[Tensor], tuple[Tensor, Tensor]]:
-        return (state[0],), state
-
-    def write(self, state: tuple[Tensor, Tensor], y: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        x, mask = state
-        x = self.project(x, mask) if i == 0 else x
-        weight = (
-            self.depth**0.25 if self.deep else 1.0
-        )  # two blocks make one layer of the paper's encoder: (2N)^1/4
-        return self.activation(self.norms[i](torch.add(y, x, alpha=weight), mask)), mask
-
-    def end(self, state: tuple[Tensor, Tensor]) -> Tensor:
-        return state[0]
+    def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
+        if i == 0 and self.projects:
+            state = self.norm(self.projection(state[:, :: self.stride]), mask)
+        return self.activation(state + y)
 
 
-class Highway(Stream):
-    """Each block is let in by a gate   x_i = t f_i(x_{i-1}) + (1 - t) x_{i-1},  t = sigmoid(W_i x_{i-1} + b_i)
+class PostNorm(Connection):
+    """Normalize each sum: x_i = norm(x_{i-1} + f_i(x_{i-1})).
 
-    x ─┬─ f ── t ──── + ─
-       └────── 1-t ───┘
+    x ─┬─ f ─ + ─ norm ─┬─ f ─ + ─ norm ─
+       └──────┘         └──────┘
 
-    Srivastava et al. 2015, arXiv 1505.00387. D ** 2 + D parameters for each block, one gate [B, L, D] kept for each.
-    Different from the paper: f is any block, in a branch whose norm the gate does not see; the gate looks at the token
-    alone, also beside convolutions; the width is changed by a linear map in front, not by a layer without a gate.
+    Vaswani et al. 2017, arXiv 1706.03762. Use it with `branch.norm: none`; it needs warm-up.
 
     Args:
-        in_dim: width of what enters the stage.
-        dim: width of the stage.
-        depth: number of blocks.
-        bias: initial bias of the gates; below zero, so that the stream is carried at first.
+        layout: widths and depth of the stage.
+        norm: norm of the sums; null for that of the encoder.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, bias: float = -2.0):
-        super().__init__(in_dim, dim, depth)
-        self.gates = nn.ModuleList(nn.Linear(dim, dim) for _ in range(depth))
-        for parameter in self.gates.parameters():
-            if parameter.ndim == 1:
-                nn.init.constant_(parameter, bias)
+    def __init__(self, layout: Layout, norm: NormFactory | None = None):
+        super().__init__(layout)
+        self.norms = nn.ModuleList((norm or layout.norm)(layout.dim) for _ in range(layout.depth))
 
-    def write(self, state: Tensor, y: Tensor, i: int) -> Tensor:
-        gate = self.hold(self.gates[i](state).sigmoid())
-        return state + gate * (y - state)
+    def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
+        return self.norms[i](state + y, mask)
 
 
-class UNetSkips(Stream):
-    """A residual stream whose second half reads the first, last in first out   read_{n-1-i} += sigmoid(w_i) x_{i+1}
+class DeepNorm(PostNorm):
+    """Post-norm for very deep stacks: x_i = norm(a x_{i-1} + f_i(x_{i-1})), a = depth ** 1/4.
+
+    Wang et al. 2022, arXiv 2203.00555. Initial weights of the blocks are divided by
+    (4 depth) ** 1/4; recurrent blocks are refused. Different from the paper: the depth is that of
+    the stage, in blocks, two for a layer of the paper; Xavier weights are uniform instead of
+    normal, with the same variance; convolutions and the gate of `swiglu`, which the paper does not
+    have, keep their own initialization times the paper's factor.
+
+    Args:
+        layout: widths and depth of the stage.
+        norm: norm of the sums; null for that of the encoder.
+    """
+
+    def prepare(self, blocks: Sequence[Block]) -> None:
+        for block in dict.fromkeys(blocks):  # a tied block once
+            block.scale_init((4 * self.depth) ** -0.25)
+
+    def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
+        return self.norms[i](torch.add(y, state, alpha=self.depth**0.25), mask)
+
+
+class UNetSkips(Connection):
+    """A residual stream whose second half also reads the first: read_{n-1-i} += sigmoid(w_i) x_{i+1}.
 
     x ─ f ─┬─ f ─┬─ f ─ + ─ f ─ + ─ f ─     (each f with its own residual)
            │     └──────┘       │
            └────────────────────┘
 
-    Ronneberger et al. 2015, arXiv 1505.04597; gated as in the records of modded-nanogpt. One parameter for each pair
-    of blocks; half of the outputs are kept. Different from the paper: nothing is pooled or upsampled, skips are added
-    with a learned weight instead of concatenated, and each block has a residual connection besides.
+    Ronneberger et al. 2015, arXiv 1505.04597; gated as in the records of modded-nanogpt. Different
+    from the paper: nothing is pooled or upsampled, skips are added with a learned weight instead of
+    concatenated, and each block has a residual connection besides.
 
     Args:
-        in_dim: width of what enters the stage.
-        dim: width of the stage.
-        depth: number of blocks.
+        layout: widths and depth of the stage.
         start: initial w of the gates.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, start: float = -1.5):
-        super().__init__(in_dim, dim, depth)
-        self.gates = nn.ParameterList(torch.full((1,), start) for _ in range(depth // 2))
+    def __init__(self, layout: Layout, start: float = -1.5):
+        super().__init__(layout)
+        self.gates = nn.ParameterList(torch.full((1,), start) for _ in range(layout.depth // 2))
 
-    def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.project(x, mask), ()
+    def begin(self, x: Tensor, mask: Tensor) -> State:
+        return x, ()
 
-    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
+    def read(self, state: State, i: int, mask: Tensor) -> tuple[tuple[Tensor], State]:
         x, kept = state
         if self.depth - 1 - i < len(kept):
-            x, kept = x + self.gates[len(kept) - 1].sigmoid() * kept[-1], kept[:-1]
+            x = x + self.gates[len(kept) - 1].sigmoid() * kept[-1]
+            kept = kept[:-1]
         return (x,), (x, kept)
 
-    def write(self, state: State, y: Tensor, i: int) -> State:
-        x, kept = state[0] + y, state[1]
+    def write(self, state: State, y: Tensor, i: int, mask: Tensor) -> State:
+        x, kept = state
+        x = x + y
         return x, (*kept, x) if i < self.depth // 2 else kept
 
     def end(self, state: State) -> Tensor:
