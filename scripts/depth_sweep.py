@@ -47,7 +47,7 @@ from residense import (
 )
 
 STEPS, WIDTH, LAST, SEEDS = 300, 64, 50, (0, 1, 2)
-BLOCKS: dict[str, Any] = {"conv": Conv, "transformer": [Attention, FeedForward]}
+BLOCKS: dict[str, Any] = {"conv": [Conv], "transformer": [Attention, FeedForward]}
 SWEPT: dict[str, Any] = {
     kind.__name__: kind for kind in (Plain, Residual, Dense, DepthWeighted, HyperConnections)
 }
@@ -65,7 +65,16 @@ OTHERS: dict[str, Any] = {
 
 
 class Cell(NamedTuple):
-    """What is trained: `rows` says whether widths are the same, or the numbers of parameters."""
+    """What is trained.
+
+    Attributes:
+        rows: whether widths are the same, or the numbers of parameters.
+        corpus: the synthetic corpus, called `embedded` in the file, or `wnut17`.
+        block: kind of the blocks.
+        connection: class of the connection.
+        depth: number of blocks; two of them make a Transformer layer.
+        seed: seed of weights and batches.
+    """
 
     rows: str
     corpus: str
@@ -107,9 +116,9 @@ def encoder(cell: Cell, in_dim: int, width: int = WIDTH, connection: str = "") -
     wiring = (SWEPT | OTHERS)[connection or cell.connection]
     if wiring is Dense:
         wiring = partial(Dense, growth_rate=width // 4, bottleneck=4)  # blocks read the width
-    return Encoder(
-        in_dim, BLOCKS[cell.block], wiring, cell.depth, width, partial(Branch, dropout=0.0)
-    )
+    layer = BLOCKS[cell.block]
+    num_layers = cell.depth // len(layer)
+    return Encoder(in_dim, layer, wiring, num_layers, width, partial(Branch, dropout=0.0))
 
 
 def equal_width(cell: Cell, in_dim: int) -> int:
@@ -175,6 +184,8 @@ def main() -> None:
     parser.add_argument(
         "--block", choices=BLOCKS, help="only the cells of one block, as for two processes at once"
     )
+    parser.add_argument("--rows", help="only the cells of these rows, such as 'width 64'")
+    parser.add_argument("--depths", type=int, nargs="+", help="only the cells of these depths")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -186,10 +197,13 @@ def main() -> None:
         with options.file.open(newline="") as file:
             done = {tuple(row[field] for field in Cell._fields) for row in csv.DictReader(file)}
     for cell in cells():
-        absent = (cell.corpus == "wnut17" and not options.wnut17) or (
-            options.block or cell.block
-        ) != cell.block
-        if absent or tuple(map(str, cell)) in done:
+        left_out = (
+            (cell.corpus == "wnut17" and not options.wnut17)
+            or (options.block and cell.block != options.block)
+            or (options.rows and cell.rows != options.rows)
+            or (options.depths and cell.depth not in options.depths)
+        )
+        if left_out or tuple(map(str, cell)) in done:
             continue
         row = cell._asdict() | train(cell, options.wnut17)
         new = not options.file.exists()
