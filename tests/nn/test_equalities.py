@@ -2,22 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from residense.nn.blocks import GRU, LSTM, Attention, Chain, Conv, FeedForward
-from residense.nn.connections import Dense, Plain, Residual
-from residense.nn.encoder import Branch, Encoder
-from residense.nn.norms import BatchNorm
-from residense.nn.transition import Transition
+from residense.nn.blocks import GRU, LSTM, Attention, Conv, FeedForward
+from residense.nn.branch import Branch
+from residense.nn.connections import Dense, Plain, PostNorm, Residual
+from residense.nn.encoder import Encoder
+from residense.nn.norms import BatchNorm, LayerNorm
 
 IN, DIM, LENGTHS = 6, 8, (5, 1, 3, 5)
 bare = partial(Branch, norm="none", dropout=0.0)
@@ -75,12 +72,17 @@ def assert_same_gradients(found: Tensor, expected: Tensor, wanted: list[Tensor])
 def test_plain_recurrent_blocks_are_the_layers_of_torch(
     block: Any, layers: Any, depth: int, in_dim: int
 ) -> None:
-    encoder = random(lambda: Encoder(in_dim, block, Plain, depth, DIM, bare, final_norm=False))
+    encoder = random(
+        lambda: Encoder(in_dim, block, Plain, depth, DIM, bare, final_norm=False, stem="none")
+    )
     other = layers(in_dim, DIM // 2, depth, batch_first=True, bidirectional=True).double()
     x, mask = sentences(in_dim)
     theirs, names = x.detach().clone().requires_grad_(), {}
     for i, branch in enumerate(encoder.stages[0].branches):
-        for side, layer in (("", branch.block.ahead), ("_reverse", branch.block.back)):
+        for side, layer in (
+            ("", branch.block.forward_rnn),
+            ("_reverse", branch.block.backward_rnn),
+        ):
             names |= {
                 name.replace("_l0", f"_l{i}{side}"): weight
                 for name, weight in layer.named_parameters()
@@ -145,10 +147,10 @@ def test_residual_attention_is_the_transformer_of_torch(
         partial(Attention, heads=2, positions="none"),
         partial(FeedForward, expansion=2, activation=activation),
     ]
-    connection = partial(Residual, norm="post" if post else "none")
+    connection = PostNorm if post else Residual
     branch = partial(Branch, norm="none" if post else "pre", dropout=0.0)
     encoder = random(
-        lambda: Encoder(DIM, blocks, connection, 6, DIM, branch, final_norm=not post)
+        lambda: Encoder(DIM, blocks, connection, 3, DIM, branch, final_norm=not post)
     ).train(training)
     layer = nn.TransformerEncoderLayer(
         DIM, 2, 2 * DIM, 0.0, activation, batch_first=True, norm_first=not post
@@ -264,14 +266,24 @@ def dense_weights(encoder: Any) -> Weights:
 
 @pytest.mark.parametrize("lengths", [LENGTHS, (5, 5, 5)], ids=["padded", "equal"])
 def test_dense_convolutions_are_a_densenet(lengths: tuple[int, ...]) -> None:
-    growth, depths, batch_norm = 3, (3, 2), BatchNorm
-    connection = partial(Dense, growth_rate=growth, bottleneck=4, norm=batch_norm)
-    branch = partial(Branch, norm="pre", norm_type=batch_norm, dropout=0.0)
-    block, transition = (
-        partial(Conv, order="before", activation="relu"),
-        partial(Transition, norm=batch_norm),
+    growth = 3
+    depths = (3, 2)
+    connection = partial(Dense, growth_rate=growth, bottleneck=4)
+    branch = partial(Branch, norm="pre", dropout=0.0)
+    block = partial(Conv, order="before", activation="relu")
+    encoder = random(
+        lambda: Encoder(
+            IN,
+            block,
+            connection,
+            list(depths),
+            DIM,
+            branch,
+            norm=BatchNorm,
+            final_norm=LayerNorm,
+            stem="none",
+        )
     )
-    encoder = random(lambda: Encoder(IN, block, connection, list(depths), DIM, branch, transition))
     other = DenseNet(IN, growth, depths).double()
     x, mask = sentences(IN, lengths)
     for training in (True, True, False):  # evaluation shows the running statistics of both
@@ -282,123 +294,4 @@ def test_dense_convolutions_are_a_densenet(lengths: tuple[int, ...]) -> None:
         expected = functional_call(other.train(training), dict(weights), (x, mask))
         assert_same_gradients(
             encoder.train(training)(x, mask)[0][mask], expected[mask], [x, *encoder.parameters()]
-        )
-
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-def encoder_of(config: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The encoder that a config describes, its parameters random."""
-    monkeypatch.chdir(CONFIGS)
-    described = yaml.safe_load(Path(config).read_text())["model"]["init_args"]["encoder"]
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Encoder, "encoder", sub_configs=True)
-    parsed = parser.parse_object({"encoder": described["init_args"] | {"in_dim": IN}})
-    return random(lambda: parser.instantiate_classes(parsed)["encoder"])
-
-
-def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], norm.get_parameter("weight"), norm.get_parameter("bias"))
-
-
-def densenet_bc(encoder: Any, x: Tensor) -> Tensor:
-    """A DenseNet-BC of one sentence [L, D] with layer norms: norm-relu-1x1-norm-relu-3 in each layer, then all side by
-    side; norm-relu-1x1 and, if it pools, the mean of two tokens between two dense blocks."""
-    for b, stage in enumerate(encoder.stages):
-        if b:
-            joint = encoder.transitions[b - 1]
-            x = layer_norm(x, joint.norm).relu() @ joint.squeeze.weight.T + joint.squeeze.bias
-            x = torch.stack([pair.mean(0) for pair in x.split(joint.stride)])
-        features = [x]
-        for squeeze, branch in zip(stage.connection.squeeze, stage.branches, strict=True):
-            pairs = zip(features, stage.connection.norms, strict=False)
-            y = torch.cat([layer_norm(feature, norm) for feature, norm in pairs], -1).relu()
-            y = layer_norm(y @ squeeze.weight.T + squeeze.bias, branch.norm_in).relu()
-            conv = branch.block.conv
-            features.append(F.conv1d(y.T[None], conv.weight, conv.bias, padding=1)[0].T)
-        x = torch.cat(features, -1)
-    return layer_norm(x, encoder.norm)
-
-
-@pytest.mark.parametrize("config", ["densenet_cls.yaml", "dense_cnn_ner.yaml"])
-def test_the_densenets_among_the_configs_are_densenet_bc(
-    config: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder = encoder_of(config, monkeypatch).eval()
-    assert len(encoder.transitions) == 1
-    x, mask = sentences(IN)
-    found, left = encoder(x, mask)
-    expected = [densenet_bc(encoder, row[real]) for row, real in zip(x, mask, strict=True)]
-    assert_same_gradients(found[left], torch.cat(expected), [x, *encoder.parameters()])
-
-
-# -- the residual block of images --------------------------------------------------------------------------------------
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, as for images; a 1x1 convolution where the number of channels changes."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=1, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride=1, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample = None
-        if in_channels != out_channels:
-            shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=1, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
-
-
-def image_weights(encoder: Any) -> Weights:
-    """Our weights under the names of a row of `ResidualBlock`: of a 3x3 kernel an image of height 1 sees one row."""
-    stage, weights, norms = encoder.stages[0], {}, {}
-    for i, branch in enumerate(stage.branches):
-        for j, (block, norm) in enumerate(
-            zip(branch.block.blocks, branch.block.norms, strict=True), 1
-        ):
-            row = block.conv.weight
-            weights[f"{i}.conv{j}.weight"] = torch.stack(
-                (torch.randn_like(row), row, torch.randn_like(row)), 2
-            )
-            norms[f"{i}.bn{j}"] = norm
-    if stage.connection.in_dim != stage.connection.dim:
-        weights["0.downsample.0.weight"] = stage.connection.project.linear.weight[..., None, None]
-        norms["0.downsample.1"] = stage.connection.project.norm
-    return weights | {
-        f"{name}.{kind}": getattr(norm, kind)
-        for name, norm in norms.items()
-        for kind in ("weight", "bias")
-    }
-
-
-@pytest.mark.parametrize("in_dim", [DIM, IN])
-@pytest.mark.parametrize("depth", [1, 4])
-def test_residual_chains_of_convolutions_are_the_block_of_images(depth: int, in_dim: int) -> None:
-    first = partial(Conv, activation="none", bias=False)
-    second = partial(Conv, order="before", activation="relu", bias=False)
-    chain = partial(Chain, blocks=[first, second], norm=BatchNorm)
-    connection = partial(Residual, activation="relu", shortcut_norm=BatchNorm)
-    encoder = random(lambda: Encoder(in_dim, chain, connection, depth, DIM, bare, final_norm=False))
-    other = nn.Sequential(
-        *(ResidualBlock(DIM if i else in_dim, DIM) for i in range(depth))
-    ).double()
-    x, mask = sentences(in_dim, (5, 5, 5))
-    image = x.mT[:, :, None]  # [B, C, 1, L]
-    for training in (True, True, False):  # evaluation shows the running statistics of both
-        weights = image_weights(encoder)
-        assert {name: w.shape for name, w in weights.items()} == {
-            n: p.shape for n, p in other.named_parameters()
-        }
-        expected = functional_call(other.train(training), dict(weights), (image,))[:, :, 0].mT
-        assert_same_gradients(
-            encoder.train(training)(x, mask)[0], expected, [x, *encoder.parameters()]
         )
