@@ -4,7 +4,7 @@
 
 Convolutions on 1024 tokens (16 sentences of 64), growth rate 32, bottleneck 4: every block reads a width of 128, and
 writes 32 under `Dense`, 128 under `Residual`. `torch.cat` is the textbook: each block concatenates, normalises,
-rectifies and maps all there is. "Recomputed" is `Dense` under `recompute: true`.
+rectifies and maps all there is. "Recomputed" is `Dense` under `activation_checkpointing: true`.
 
 Saved: bytes of the tensors that autograd keeps for the backward pass, each storage once, without parameters; what
 recomputation begins from, the outputs of the blocks, is not among them. Peak: resident memory above what it was before
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from residense import Branch, Connection, Conv, Dense, Encoder, Residual
+from residense import Branch, Connection, Conv, Dense, Encoder, Layout, Residual
 from residense.nn.connections.base import State
 
 WIDTH, GROWTH, BOTTLENECK, SHAPE, STEPS = 128, 32, 4, (16, 64), 15
@@ -36,12 +36,12 @@ DEPTHS = (4, 8, 16, 32, 64)
 class Concatenated(Connection):
     """A dense block by the book: norm, relu and a linear map of the concatenation, for each block anew."""
 
-    def __init__(self, in_dim: int, dim: int, depth: int):
-        super().__init__(in_dim, dim, depth)
-        self.out_dim = in_dim + depth * GROWTH
+    def __init__(self, layout: Layout):
+        super().__init__(layout)
+        self.out_dim = self.in_dim + self.depth * GROWTH
         self.squeeze = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, BOTTLENECK * GROWTH))
-            for width in range(in_dim, self.out_dim, GROWTH)
+            for width in range(self.in_dim, self.out_dim, GROWTH)
         )
 
     def widths(self, i: int) -> tuple[int, int]:
@@ -50,10 +50,10 @@ class Concatenated(Connection):
     def begin(self, x: Tensor, mask: Tensor) -> State:
         return (x,)
 
-    def read(self, state: State, i: int) -> tuple[tuple[Tensor], State]:
+    def read(self, state: State, i: int, mask: Tensor) -> tuple[tuple[Tensor], State]:
         return (self.squeeze[i](torch.cat(state, -1)),), state
 
-    def write(self, state: State, y: Tensor, i: int) -> State:
+    def write(self, state: State, y: Tensor, i: int, mask: Tensor) -> State:
         return (*state, y)
 
     def end(self, state: State) -> Tensor:
@@ -65,7 +65,7 @@ VARIANTS: dict[str, Callable[[int], Encoder]] = {
     "Residual": lambda depth: encoder(Residual, depth),
     "torch.cat": lambda depth: encoder(Concatenated, depth),
     "Dense": lambda depth: encoder(DENSE, depth),
-    "recomputed": lambda depth: encoder(DENSE, depth, recompute=True),
+    "recomputed": lambda depth: encoder(DENSE, depth, activation_checkpointing=True),
 }
 
 

@@ -2,7 +2,7 @@
 
     python scripts/draw_connections.py docs/connections
 
-One picture for each connection: six convolutions, 64 wide, 300 steps on the embedded corpus. On the left the stage, an
+One picture for each connection: six convolutions, 64 wide, 300 steps on the synthetic corpus. On the left the stage, an
 arc from each source to each block that reads it, as strong as its share of the read; on the right the map itself.
 """
 
@@ -32,12 +32,15 @@ from residense import (
     DualPath,
     Embeddings,
     Encoder,
+    GatedResidual,
     Highway,
     HyperConnections,
     ManifoldConstrainedHyperConnections,
     MultiwayDynamicDense,
     Plain,
+    PostNorm,
     Residual,
+    ScalarMix,
     Softmax,
     Synthetic,
     Tagger,
@@ -50,7 +53,9 @@ DEPTH, WIDTH, STEPS = 6, 64, 300
 CONNECTIONS: dict[str, Any] = {
     "Plain": Plain,
     "Residual": Residual,
-    "Residual, post-norm": partial(Residual, norm="post"),
+    "Residual, post-norm": PostNorm,
+    "Gated residual": GatedResidual,
+    "ScalarMix": ScalarMix,
     "Highway": Highway,
     "UNetSkips": UNetSkips,
     "Dense": partial(Dense, growth_rate=16),

@@ -14,14 +14,19 @@ from residense.cli import main
 GIVEN = {
     "in_dim",
     "out_dim",
-    "index",
-    "bypass",
+    "layout",
+    "place",
+    "sizes",
+    "legal",
+    "encoder_norm",
+    "embedding_dim",
+    "dim",
     "block",
     "num_chars",
     "p",
 }  # by what is around a part, not by the user
 PUBLIC = {name: getattr(residense, name) for name in residense._HOME}
-PARTS = [name for name, part in PUBLIC.items() if inspect.isclass(part)]
+PARTS = [name for name, part in PUBLIC.items() if not issubclass(part, tuple)]
 
 
 def shown(part: type) -> tuple[str, dict[str, str]]:

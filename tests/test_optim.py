@@ -105,9 +105,9 @@ def test_scores_of_transitions_and_embeddings_do_not_decay() -> None:
     names = {id(parameter): name for name, parameter in tagger.named_parameters()}
     kept = {names[id(parameter)] for parameter in others["params"]}
     assert {
-        "head.moves",
-        "head.start",
-        "head.end",
+        "head.transitions",
+        "head.start_transitions",
+        "head.end_transitions",
         "head.score.bias",
         "embeddings.table.weight",
     } <= kept

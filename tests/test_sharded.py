@@ -75,7 +75,7 @@ class Small(Task):
     """A block, and weights around it."""
 
     def build(self, vocabulary: Vocabulary) -> None:
-        self.table, self.block = nn.Embedding(vocabulary.num_words, 4), FeedForward(4, 4)
+        self.table, self.block = nn.Embedding(vocabulary.table_sizes.words, 4), FeedForward(4, 4)
 
 
 class Scalar(Small):

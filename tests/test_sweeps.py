@@ -134,8 +134,8 @@ GOOD: dict[str, Any] = {
         ({"parameters": {"seed_everything": {"values": 3}}}, "with `values` for each parameter"),
         ({"parameters": {"model.encoder.dept": {"values": [2, 3]}}}, "there is no option dept"),
         (
-            {"parameters": {"model.encoder.depth": {"values": [2, -1]}}},
-            "model.encoder.depth: expected a whole number",
+            {"parameters": {"model.encoder.depth": {"values": [2, "deep"]}}},
+            "model.encoder.depth: expected",
         ),
     ],
 )

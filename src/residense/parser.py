@@ -110,7 +110,10 @@ def _option_names(parser: LightningArgumentParser) -> set[str]:
         action.dest for p in parsers for action in p._actions if not action.dest.endswith(".help")
     }
     return own | {
-        name for cls in _classes() for name in cls.__init__.__annotations__ if name != "return"
+        name
+        for cls in _classes()
+        for name in getattr(cls.__init__, "__annotations__", ())
+        if name != "return"
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residense.data.batches import Batch, BatchLoader, Encoded, plan
+from residense.data.batches import Batch, BatchLoader, Encoded, plan, round_up
 from residense.data.corpus import Corpus
 from residense.data.vocabulary import Vocabulary
 
@@ -59,16 +59,18 @@ def test_an_epoch_has_each_sentence_once(shuffle: bool) -> None:
     st.lists(st.integers(1, 60), min_size=1, max_size=80),
     st.integers(1, 100),
     st.integers(0, 3) | st.none(),
+    st.sampled_from([0.0, 0.1, 1.0]),
 )
 def test_batches_keep_to_their_budget_but_for_single_sentences(
-    sizes: list[int], budget: int, seed: int | None
+    sizes: list[int], budget: int, seed: int | None, noise: float
 ) -> None:
     lengths = np.array(sizes)
-    batches = plan(lengths, budget, None if seed is None else np.random.default_rng(seed))
+    rng = None if seed is None else np.random.default_rng(seed)
+    batches = plan(lengths, budget, noise, rng)
     assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(sizes)))
     assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= budget for batch in batches)
     assert [len(batch) for batch in batches if not len(batch)] == []
-    assert len(batches) == len(plan(lengths, budget))
+    assert len(batches) == len(plan(lengths, budget, noise))
 
 
 def test_batches_are_no_smaller_than_they_must_be() -> None:
@@ -77,6 +79,26 @@ def test_batches_are_no_smaller_than_they_must_be() -> None:
     for batch, later in pairwise(batches):
         assert (len(batch) + 1) * lengths[later[0]] > BUDGET
         assert lengths[batch].max() <= lengths[later].min()
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5, 1.0])
+def test_lengths_are_rounded_up_by_less_than_the_noise(noise: float) -> None:
+    lengths = np.arange(1, 2000)
+    rounded = round_up(lengths, noise)
+    assert (rounded >= lengths).all() and (rounded <= (1 + noise) * lengths).all()
+    assert (np.diff(rounded) >= 0).all()
+    if noise == 1.0:
+        assert set(rounded.tolist()) == {2**k for k in range(12)}
+
+
+def test_noise_mixes_lengths_within_a_batch() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 3000)
+
+    def spread(noise: float) -> float:
+        batches = plan(lengths, 512, noise, np.random.default_rng(1))
+        return float(np.mean([np.std(lengths[batch]) for batch in batches]))
+
+    assert spread(0.0) < 0.3 < 1.0 < spread(0.2) < spread(1.0)
 
 
 def test_epochs_differ_and_a_seed_fixes_each() -> None:
@@ -127,16 +149,16 @@ def test_a_batch_holds_what_a_naive_collation_gives(seed: int) -> None:
             assert batch["words"][row].tolist() == known.word_ids(tokens).tolist() + padding
             assert batch["tags"][row].tolist() == known.label_ids(tags).tolist() + padding
             assert batch["mask"][row].tolist() == [True] * len(tokens) + [False] * len(padding)
-            for token, place in zip(tokens, batch["spelling"][row].tolist(), strict=False):
-                spelling = batch["chars"][place]
+            for token, place in zip(tokens, batch["char_rows"][row].tolist(), strict=False):
+                spelling = batch["char_ids"][place]
                 assert spelling[spelling > 0].tolist() == known.char_ids([token])[0].tolist()
         forms = {token for tokens, _ in chosen for token in tokens}
-        widths = (batch["chars"] > 0).sum(1)
-        assert batch["chars"].shape[1] == widths.max()
-        assert len(forms) <= len(batch["chars"]) <= len(forms) + 1  # padding reads some spelling
+        widths = (batch["char_ids"] > 0).sum(1)
+        assert batch["char_ids"].shape[1] == widths.max()
+        assert len(forms) <= len(batch["char_ids"]) <= len(forms) + 1  # padding reads some spelling
         assert batch["weight"].tolist() == [1.0] * len(chosen)
         assert batch["num_tokens"] == sum(len(tokens) for tokens, _ in chosen)
-        for name in ("words", "tags", "chars", "spelling", "index"):
+        for name in ("words", "tags", "char_ids", "char_rows", "index"):
             assert batch[name].dtype == torch.int64
 
 

@@ -34,7 +34,7 @@ def test_words_are_known_in_lower_case_most_frequent_first() -> None:
     known = vocabulary("The cat saw the CAT", "the end")
     assert known.words == ["the", "cat", "end", "saw"]
     assert known.word_ids(["THE", "cat", "Saw"]).tolist() == [2, 3, 5]
-    assert known.num_words == 4 + SPECIAL
+    assert known.table_sizes.words == 4 + SPECIAL
 
 
 def test_what_is_written_comes_before_what_is_lower_case() -> None:
@@ -89,7 +89,7 @@ def test_spellings_are_ids_of_characters() -> None:
         [place["b"], UNKNOWN, place["a"]],
         [place["纽"], PADDING, PADDING],
     ]
-    assert known.num_chars == len("ab纽") + SPECIAL
+    assert known.table_sizes.chars == len("ab纽") + SPECIAL
     assert known.char_ids([]).shape[0] == 0
 
 

@@ -92,24 +92,38 @@ class Encoded:
 
 
 def plan(
-    lengths: np.ndarray, budget: int, rng: np.random.Generator | None = None
+    lengths: np.ndarray, budget: int, noise: float = 0.0, rng: np.random.Generator | None = None
 ) -> list[np.ndarray]:
     """Cut sentences, sorted by length, into batches of at most `budget` tokens, padding included.
 
-    With `rng` sentences of equal length change places and the batches are shuffled; their number stays.
+    Sentences of equal length are shuffled, which does not change the number of batches.
+
+    Args:
+        lengths: number of tokens of each sentence.
+        budget: largest number of tokens of a batch; a longer sentence is a batch of its own.
+        noise: lengths that differ by a factor of less than 1 + `noise` count as equal.
+        rng: shuffles sentences and batches; null for a fixed order.
     """
-    noise = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-    order = np.lexsort((noise, lengths))
-    batches, start, ordered = [], 0, lengths[order].tolist()
-    for i, length in enumerate(ordered):
+    shuffled = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    rounded = round_up(lengths, noise) if noise else lengths
+    order = np.lexsort((shuffled, rounded))
+    batches = []
+    start = 0
+    for i, length in enumerate(rounded[order].tolist()):
         if i > start and (i + 1 - start) * length > budget:
             batches.append(order[start:i])
             start = i
-    if ordered:
+    if len(order):
         batches.append(order[start:])
     if rng is not None:
         batches = [batches[i] for i in rng.permutation(len(batches))]
     return batches
+
+
+def round_up(lengths: np.ndarray, noise: float) -> np.ndarray:
+    """Round lengths up to whole numbers below the powers of 1 + `noise`."""
+    exponents = np.ceil(np.log(np.maximum(lengths, 1)) / np.log1p(noise) - 1e-9)
+    return np.maximum(lengths, (1 + noise) ** exponents + 1e-9).astype(np.int64)
 
 
 class BatchLoader:
@@ -124,6 +138,7 @@ class BatchLoader:
         world_size: number of processes.
         window: batches of one optimiser step.
         same: shuffle once: each epoch has the batches of the first.
+        noise: relative difference of lengths that are mixed within a batch.
     """
 
     def __init__(
@@ -136,19 +151,19 @@ class BatchLoader:
         world_size: int = 1,
         window: int = 1,
         same: bool = False,
+        noise: float = 0.0,
     ):
-        self.data, self.budget, self.shuffle, self.seed, self.same = (
-            data,
-            budget,
-            shuffle,
-            seed,
-            same,
-        )
+        self.data = data
+        self.budget = budget
+        self.shuffle = shuffle
+        self.seed = seed
+        self.same = same
+        self.noise = noise
         self.rank, self.world_size, self.window = rank, world_size, window
         self.epoch, self.position = 0, 0
         self.before_batch: Callable[[], None] = lambda: None  # all of the batch before is done
         self._next = (0, 0)
-        self._num_batches = len(plan(data.corpus.lengths, budget))
+        self._num_batches = len(plan(data.corpus.lengths, budget, noise))
 
     def __len__(self) -> int:
         return self._num_batches
@@ -161,7 +176,7 @@ class BatchLoader:
             if self.shuffle
             else None
         )
-        batches = plan(self.data.corpus.lengths, self.budget, rng)
+        batches = plan(self.data.corpus.lengths, self.budget, self.noise, rng)
         tokens = [int(self.data.corpus.lengths[index].sum()) for index in batches]
         sentences = [len(index) for index in batches]
         for place in range(start, len(batches)):
