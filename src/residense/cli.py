@@ -436,7 +436,7 @@ class CLI(LightningCLI):
                     {**_plain(self.config["fit"].as_dict()), "git": git_state().splitlines()[:2]}
                 )
             if getattr(logger, "_offline", None) is True:
-                reason = getattr(logger, "offline_because", "")
+                reason = getattr(logger, "offline_reason", "")
                 offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
                 say(
                     f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later"
