@@ -19,10 +19,8 @@ import torch.distributed
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense import slurm
-from residense.callbacks.sums import Sums
 from residense.checkpoints import moved, stopped_early
 from residense.data.batches import Batch
 from residense.loggers import History
@@ -48,17 +46,14 @@ class Last(Checkpoint):
             0.0,
         )  # when for a signal, and seconds from once to the next
         self._exceeds_grace = False
-        self._within = Sums()  # of the epoch that is being saved; none at its end
-        self._before_validation = Sums()
         self._resumed: list[Any] = []  # what each process had of its own
-        self._sums = Sums()
         self._row: dict[str, Any] = {}  # what Lightning logs of an epoch right after it was saved
 
     # -- when -------------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = trainer.global_step
-        self._restore_sums(trainer, pl_module)
+        self._check_processes(trainer)
         self._log_row(trainer)
         self._watch(trainer)  # a run that resumes within an epoch does not begin it
 
@@ -96,14 +91,9 @@ class Last(Checkpoint):
         stop = self._stop_signal(trainer)
         due = self.every_n_steps is not None and step - self._saved_at >= self.every_n_steps
         if (stop or due) and step > self._saved_at:
-            self._save(trainer, Sums.of(trainer))
+            self._save(trainer)
         if stop:
             self._stop(trainer, stop)
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._sums.log(trainer)
-            self._before_validation = Sums.of(trainer)
 
     def on_validation_batch_start(
         self,
@@ -122,7 +112,7 @@ class Last(Checkpoint):
         )
         if whole and (stop := self._stop_signal(trainer)):
             self._mark_validation(trainer)
-            self._save(trainer, self._before_validation)
+            self._save(trainer)
             self._stop(trainer, stop)
 
     def _mark_validation(self, trainer: L.Trainer) -> None:
@@ -181,8 +171,8 @@ class Last(Checkpoint):
 
     # -- what -------------------------------------------------------------------------------------------------------
 
-    def _save(self, trainer: L.Trainer, within: Sums | None = None) -> None:
-        begin, self._within = time.monotonic(), within or Sums()
+    def _save(self, trainer: L.Trainer) -> None:
+        begin = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # what the checkpoint has behind it must be on the disk
         trainer.save_checkpoint(self.path)
@@ -198,7 +188,7 @@ class Last(Checkpoint):
         waiting = (
             self._resumed[trainer.global_rank]["generators"] if self._resumed else None
         )  # for the first batch
-        own = {"generators": waiting or generators(), "sums": self._within.state()}
+        own = {"generators": waiting or generators()}
         gathered: list[Any] = [own]
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size
@@ -221,14 +211,11 @@ class Last(Checkpoint):
                 states, folder = checkpoint["callbacks"], str(callback.dirpath)
                 states[callback.state_key] = moved(states[callback.state_key], folder)
 
-    def _restore_sums(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if len(self._resumed) == trainer.world_size:
-            self._sums = Sums(**self._resumed[trainer.global_rank]["sums"])
-            self._sums.restore_metrics(pl_module)
-        elif self._resumed:
+    def _check_processes(self, trainer: L.Trainer) -> None:
+        if self._resumed and len(self._resumed) != trainer.world_size:
             say(
-                f"saved by {len(self._resumed)} processes, resumed by {trainer.world_size}: dropout and what the epoch "
-                "has summed up begin anew"
+                f"saved by {len(self._resumed)} processes, resumed by {trainer.world_size}: "
+                "the random numbers of dropout start anew"
             )
             self._resumed = []
 
@@ -238,16 +225,6 @@ class Last(Checkpoint):
         if self._resumed:
             restore(self._resumed[trainer.global_rank]["generators"])
             self._resumed = []
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        self._sums.join(trainer)
 
 
 def generators() -> dict[str, Any]:
