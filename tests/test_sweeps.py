@@ -135,7 +135,7 @@ GOOD: dict[str, Any] = {
         ({"parameters": {"model.encoder.dept": {"values": [2, 3]}}}, "there is no option dept"),
         (
             {"parameters": {"model.encoder.depth": {"values": [2, -1]}}},
-            "model.encoder.depth: expected a whole number",
+            "model.encoder.depth: Not of type Positive: expected a whole number",
         ),
     ],
 )
