@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from residense.arguments import UsageError, class_config, read_checkpoint
+from residense.arguments import class_config, read_checkpoint
 from residense.data.cache import write_atomically
+from residense.errors import UsageError
 
 
 def export(source: Path, target: Path) -> int:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from residense.arguments import UsageError, arrange
+from residense.arguments import arrange
 from residense.cli import main
 from residense.data.batches import BatchLoader
+from residense.errors import UsageError
 from residense.run import claim, run_directory
 
 from .runs import OPTIONS, assert_same_runs, history, state

@@ -27,7 +27,7 @@ from residense.checkpoints import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule
-from residense.signals import stop_signals
+from residense.preemption import stop_signals
 
 from .runs import SMALL, assert_one_wandb_run, assert_same_runs
 

@@ -23,7 +23,7 @@ from residense.checkpoints import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule
-from residense.signals import stop_signals
+from residense.preemption import stop_signals
 from residense.tasks.tagging import Tagger
 
 from .runs import OPTIONS, assert_same, assert_same_runs, state

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from residense.arguments import UsageError, arrange, read_checkpoint
+from residense.arguments import arrange, read_checkpoint
 from residense.cli import main
 from residense.data import hub
 from residense.data.readers import read
 from residense.data.sentences import CorpusError
 from residense.data.vectors import load_vectors
+from residense.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 SECRETS = {

@@ -18,7 +18,7 @@ import torch
 
 import residense
 from residense import configs, trust
-from residense.errors import UsageError as UsageError
+from residense.errors import UsageError
 from residense.messages import say
 
 SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters")

@@ -31,9 +31,8 @@ import residense.data.classification  # short class names are found among the cl
 import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
-from residense import slurm, trust
+from residense import preemption, trust
 from residense.arguments import (
-    UsageError,
     arrange,
     class_config,
     config_files,
@@ -47,9 +46,11 @@ from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report, results_file
 from residense.checkpoints import AtomicIO, is_trained, moved
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import printable, say
 from residense.parser import Parser, locate
+from residense.preemption import Stopped, stop_signals
 from residense.run import (
     claim,
     git_state,
@@ -59,7 +60,6 @@ from residense.run import (
     run_directory,
     surroundings,
 )
-from residense.signals import Stopped, stop_signals
 from residense.tasks.base import Task
 
 set_parsing_settings(
@@ -320,7 +320,7 @@ class CLI(LightningCLI):
         plugins = config.get("plugins") or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicIO()]
         if SLURMEnvironment.detect():
-            config |= slurm.layout(config["num_nodes"], config["devices"])
+            config |= preemption.layout(config["num_nodes"], config["devices"])
             config["plugins"].append(SLURMEnvironment(auto_requeue=False))  # `Last` does that
         try:
             trainer = self._instantiate_trainer(config, callbacks)

@@ -17,8 +17,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from residense.arguments import UsageError
 from residense.data.cache import write_atomically
+from residense.errors import UsageError
 from residense.run import has_wandb_login
 
 BUFFERED = 100  # rows that are written together

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from residense.arguments import UsageError
 from residense.data.cache import create_atomically, remove_parts, write_atomically
-from residense.slurm import has_ended, job
+from residense.errors import UsageError
+from residense.preemption import has_ended, job
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by which the processes of one run find its directory
 

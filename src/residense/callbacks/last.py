@@ -1,16 +1,16 @@
-"""`last.ckpt`: where a run can go on as if it had never stopped, at any optimiser step.
+"""`last.ckpt`: from it a run resumes at any optimizer step as if it had never stopped.
 
-Lightning restores weights, optimiser, schedule and callbacks; this adds what each process has of its own: its random
-number generators, and what the epoch has summed up so far. It saves where all of a step is done and logged: before the
-next batch is cut, at the end of an epoch, once it has been validated, or, for a run that is asked to stop, within a
-validation, which is then done again.
+Lightning restores weights, optimizer, schedule and callbacks; this adds the random number generators
+of each process. A checkpoint is saved where a step is done and logged: before the next batch is
+made, at the end of an epoch after its validation, or, after a signal, during a validation, which is
+then repeated.
 """
 
 import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import numpy as np
@@ -20,42 +20,41 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from residense import slurm
+from residense import preemption
 from residense.checkpoints import moved, stopped_early
 from residense.data.batches import Batch
 from residense.loggers import History
 from residense.messages import say
-from residense.signals import Stopped, stop_signals
+from residense.preemption import Stopped, stop_signals
 
 
 class Last(Checkpoint):
-    """Writes `last.ckpt` at the end of each epoch, every so many steps, and when a signal asks the run to stop.
+    """Saves `last.ckpt` after each epoch, every few steps, and when a signal asks the run to stop.
 
     Args:
-        folder: where it is written.
-        every_n_steps: optimiser steps from one to the next within an epoch; null: only at its end.
+        folder: where it is saved.
+        every_n_steps: optimizer steps between two saves within an epoch; null saves only at its end.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None = None):
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"save_every_n_steps must be at least 1; got {every_n_steps}")
-        self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
-        self._saved_at = -1
-        self._looked, self._longest = (
-            0.0,
-            0.0,
-        )  # when for a signal, and seconds from once to the next
+        self.path = folder / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self._saved_at = -1  # optimizer step
+        self._checked_at = 0.0  # when the signals were checked last
+        self._longest = 0.0  # seconds between two checks
         self._exceeds_grace = False
-        self._resumed: list[Any] = []  # what each process had of its own
-        self._row: dict[str, Any] = {}  # what Lightning logs of an epoch right after it was saved
+        self._resumed: list[Any] = []  # the state of each process
+        self._row: dict[str, Any] = {}  # what Lightning logs right after the save of an epoch
 
-    # -- when -------------------------------------------------------------------------------------------------------
+    # -- when to save -----------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = trainer.global_step
         self._check_processes(trainer)
         self._log_row(trainer)
-        self._watch(trainer)  # a run that resumes within an epoch does not begin it
+        self._watch(trainer)  # a run that resumes within an epoch does not start it
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         stop_signals.deferred = False
@@ -69,28 +68,22 @@ class Last(Checkpoint):
         self._row = {}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if stop := self._stop_signal(
-            trainer
-        ):  # what there is has been saved at the end of the epoch before
+        if stop := self._stop_signal(trainer):  # the end of the last epoch was saved
             self._stop(trainer, stop)
         self._watch(trainer)
 
     def _watch(self, trainer: L.Trainer) -> None:
-        loader: Any = (
-            trainer.train_dataloader
-        )  # one that does not call this is interrupted between epochs alone
+        loader: Any = trainer.train_dataloader  # one without this hook is stopped between epochs
         loader.before_batch = lambda: self._between_steps(trainer)
 
     def _between_steps(self, trainer: L.Trainer) -> None:
-        step, done = (
-            trainer.global_step,
-            trainer.fit_loop.epoch_loop.batch_progress.current.completed,
-        )
-        if done % trainer.accumulate_grad_batches:
-            return  # gradients of half a step would be lost
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        if batches % trainer.accumulate_grad_batches:
+            return  # the gradients of half a step would be lost
         stop = self._stop_signal(trainer)
-        due = self.every_n_steps is not None and step - self._saved_at >= self.every_n_steps
-        if (stop or due) and step > self._saved_at:
+        steps = trainer.global_step - self._saved_at
+        due = self.every_n_steps is not None and steps >= self.every_n_steps
+        if (stop or due) and steps > 0:
             self._save(trainer)
         if stop:
             self._stop(trainer, stop)
@@ -104,19 +97,18 @@ class Last(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.global_step == trainer.max_steps:
-            return  # Lightning would not return to a validation after the last step
+            return  # Lightning would not repeat a validation after the last step
         trained = trainer.fit_loop.epoch_loop.batch_progress
-        whole = (
-            trained.is_last_batch
-            or trained.current.completed % trainer.accumulate_grad_batches == 0
-        )
-        if whole and (stop := self._stop_signal(trainer)):
+        half = trained.current.completed % trainer.accumulate_grad_batches
+        if half and not trained.is_last_batch:
+            return
+        if stop := self._stop_signal(trainer):
             self._mark_validation(trainer)
             self._save(trainer)
             self._stop(trainer, stop)
 
     def _mark_validation(self, trainer: L.Trainer) -> None:
-        """Count a batch as begun but not done, by which Lightning knows that the validation has to be done again."""
+        """Mark a batch as started but not done, so that Lightning repeats the validation."""
         loop = trainer.fit_loop.epoch_loop
         loop.val_loop.batch_progress.reset()
         loop.val_loop.batch_progress.increment_ready()
@@ -125,13 +117,11 @@ class Last(Checkpoint):
             trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        values = {
-            name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()
-        }
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
-        self._row = (
-            {"metrics": values | {"epoch": trainer.current_epoch}, "step": step} if values else {}
-        )
+        logged = trainer._logger_connector.metrics["log"]
+        values = {name: float(value) for name, value in logged.items()}
+        if values:
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+            self._row = {"metrics": values | {"epoch": trainer.current_epoch}, "step": step}
         self._save(trainer)
         self._row = {}
 
@@ -141,54 +131,54 @@ class Last(Checkpoint):
         stop_signals.deferred = False
         launcher: Any = trainer.strategy.launcher
         if isinstance(exception, OSError) and trainer.is_global_zero and hasattr(launcher, "kill"):
-            launcher.kill(signal.SIGKILL)  # the others wait for the save, and would wait long
+            launcher.kill(signal.SIGKILL)  # the others would wait long for the save
 
     def _stop_signal(self, trainer: L.Trainer) -> int:
-        """The signal that came to any process; all agree on it."""
+        """Return the signal that any process received; all processes agree on it."""
         now = time.monotonic()
-        self._longest, self._looked = max(self._longest, now - (self._looked or now)), now
+        self._longest = max(self._longest, now - (self._checked_at or now))
+        self._checked_at = now
         received = torch.tensor(stop_signals.received or 0, device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
         return int(received)
 
-    def _stop(self, trainer: L.Trainer, number: int) -> None:
-        """End, once what is logged is safe; a job that comes back is requeued before any of its processes ends."""
-        comes_back = bool(
-            trainer.strategy.broadcast(trainer.is_global_zero and slurm.comes_back(number))
-        )
+    def _stop(self, trainer: L.Trainer, number: int) -> NoReturn:
+        """End the run; requeue its job, if it comes back, before any of its processes ends."""
+        first = trainer.is_global_zero
+        comes_back = trainer.strategy.broadcast(first and preemption.comes_back(number))
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            if isinstance(logger, WandbLogger) and first:
                 if comes_back:
                     logger.experiment.mark_preempting()
                 logger.experiment.finish(exit_code=0 if comes_back else 1)
-        if comes_back and trainer.is_global_zero:
-            slurm.requeue()
+        if comes_back and first:
+            preemption.requeue()
         trainer.strategy.barrier()
         if comes_back:
-            slurm.await_end(number)
+            preemption.await_end(number)
         raise Stopped(number)
 
-    # -- what -------------------------------------------------------------------------------------------------------
+    # -- what to save -----------------------------------------------------------------------------
 
     def _save(self, trainer: L.Trainer) -> None:
-        begin = time.monotonic()
+        started = time.monotonic()
         for logger in trainer.loggers:
-            logger.save()  # what the checkpoint has behind it must be on the disk
+            logger.save()  # the checkpoint counts the rows on the disk
         trainer.save_checkpoint(self.path)
         self._saved_at = trainer.global_step
-        self._looked = time.monotonic()
-        self._exceeds_grace = self._exceeds_grace or slurm.exceeds_grace(
-            self._longest + self._looked - begin
-        )
+        self._checked_at = time.monotonic()
+        if not self._exceeds_grace:
+            seconds = self._longest + self._checked_at - started
+            self._exceeds_grace = preemption.exceeds_grace(seconds)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        waiting = (
-            self._resumed[trainer.global_rank]["generators"] if self._resumed else None
-        )  # for the first batch
-        own = {"generators": waiting or generators()}
+        if self._resumed:  # no batch yet: see on_train_batch_start
+            own = self._resumed[trainer.global_rank]
+        else:
+            own = {"generators": generators()}
         gathered: list[Any] = [own]
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size
@@ -228,7 +218,7 @@ class Last(Checkpoint):
 
 
 def generators() -> dict[str, Any]:
-    """The states of the random number generators of this process, as plain numbers and tensors."""
+    """Return the states of the random number generators, as plain numbers and tensors."""
     kind, keys, place, has_gauss, gauss = np.random.get_state()
     states = {
         "python": random.getstate(),
@@ -239,7 +229,7 @@ def generators() -> dict[str, Any]:
 
 
 def restore(states: dict[str, Any]) -> None:
-    """Put the generators back into the states of `generators`."""
+    """Set the generators to the states that `generators` returned."""
     version, keys, gauss = states["python"]
     random.setstate((version, tuple(keys), gauss))
     np.random.set_state(tuple(states["numpy"]))

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from residense.data.cache import write_atomically
 from residense.messages import printable, say, to_json
-from residense.signals import Stopped, signal_name
+from residense.preemption import Stopped
 
 MOST_DRAWN = 150  # classes of a confusion matrix that is drawn: more would be no picture
 STAGES = {"validate": "val", "test": "test"}
@@ -55,7 +56,7 @@ class Report(L.Callback):
                 if trainer.global_step
                 else "before the first step; this begins"
             )
-            say(f"{signal_name(exception.number)}: {done}: {resume}")
+            say(f"{Signals(exception.number).name}: {done}: {resume}")
         elif isinstance(exception, KeyboardInterrupt):
             say(
                 f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}"
