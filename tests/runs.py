@@ -32,7 +32,7 @@ def state(run: Path) -> dict[str, Any]:
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     kept = {
         key: checkpoint[key]
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "processes", "epoch")
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "generators", "epoch")
     }
     callbacks = checkpoint["callbacks"]
     kept["stopping"] = [callbacks[key] for key in callbacks if key.startswith("EarlyStopping")]

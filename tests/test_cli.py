@@ -21,7 +21,7 @@ import torch
 import yaml
 
 import residense
-from residense.arguments import read_checkpoint
+from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -423,8 +423,8 @@ def test_options_win_over_configs_wherever_they_stand(
     assert (
         main(
             [
-                "--name=typed",
                 "fit",
+                "--name=typed",
                 "--config=dense_ner.yaml",
                 "--trainer.fast_dev_run=true",
                 "-c",
@@ -720,7 +720,7 @@ def test_a_checkpoint_says_which_versions_wrote_it(checkpoint: str) -> None:
         "lightning": L.__version__,
         "python": platform.python_version(),
     }
-    assert read_checkpoint(checkpoint)["versions"] == {
+    assert read_checkpoint(checkpoint).content["versions"] == {
         "residense": residense.__version__,
         **versions,
     }
@@ -745,8 +745,8 @@ def unknown_field(content: dict[str, Any]) -> None:
 CHANGES = {
     unknown_option: "model.encoder: there is no option wings",
     unknown_class: "model.head: there is no class Gone in residense.nn.heads",
-    missing_field: "its vocabulary lacks subwords",
-    unknown_field: "its vocabulary has the unknown field 'wings'",
+    missing_field: "its vocabulary differs in 'subwords'",
+    unknown_field: "its vocabulary differs in 'wings'",
 }
 
 
@@ -754,8 +754,8 @@ CHANGES = {
 @pytest.mark.parametrize(
     ("versions", "said"),
     [
-        ({"versions": {"residense": "9.8.7"}}, "written by residense 9.8.7"),
-        ({}, "written before versions were stored"),
+        ({"versions": {"residense": "9.8.7"}}, "saved by residense 9.8.7"),
+        ({}, "saved by residense unknown"),
     ],
 )
 def test_a_checkpoint_of_another_version_says_what_does_not_fit(
@@ -774,6 +774,23 @@ def test_a_checkpoint_of_another_version_says_what_does_not_fit(
     assert main(["predict", f"--ckpt_path={path}", "--data.text=Anna"]) == 2
     reader = f"read by residense {residense.__version__}"
     assert capfd.readouterr().err == f"error: {path}: {difference} ({said}, {reader})\n"
+
+
+@pytest.mark.parametrize(("version", "age"), [(None, "an older"), (0, "an older"), (2, "a newer")])
+def test_a_checkpoint_of_another_format_is_refused(
+    version: int | None,
+    age: str,
+    checkpoint: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["format"] = version
+    if version is None:
+        del content["format"]
+    torch.save(content, tmp_path / "other.ckpt")
+    assert main(["predict", f"--ckpt_path={tmp_path}/other.ckpt", "--data.text=Anna"]) == 2
+    assert f"other.ckpt: a checkpoint of {age} format; use the version" in capfd.readouterr().err
 
 
 def test_a_checkpoint_without_versions_that_fits_is_used(

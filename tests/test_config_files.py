@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from residense import configs
-from residense.arguments import read_checkpoint
+from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
 from residense.errors import UsageError
 

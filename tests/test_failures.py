@@ -98,7 +98,7 @@ def test_a_first_checkpoint_that_does_not_fit(disk: Path) -> None:
     options = [*LARGE, "--trainer.max_epochs=1", f"--run_dir={run}", "--ckpt_path=last"]
     process = command(*options)
     errors = process.communicate()[1]
-    resume = f"once that is mended, go on with --run_dir {run} --ckpt_path last"
+    resume = f"once that is fixed, resume with --run_dir {run} --ckpt_path last"
     full = "No space left on device: nothing was overwritten"
     assert_refused(process.returncode, errors, f"{run}/checkpoints/best.ckpt: {full}; {resume}")
     assert_tidy(run)

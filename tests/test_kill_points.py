@@ -23,7 +23,7 @@ import torch
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.report import Report
-from residense.checkpoints import AtomicIO
+from residense.checkpoint_io import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule

@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 
 from residense.callbacks.last import Last
 from residense.callbacks.report import Report
-from residense.checkpoints import AtomicIO
+from residense.checkpoint_io import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule

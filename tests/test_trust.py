@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from residense import Block, Connection, Conv, Dense, Tagger, trust
-from residense.checkpoints import AtomicIO, moved
+from residense.checkpoint_io import AtomicIO
+from residense.checkpoints import moved
 from residense.cli import main
 from residense.errors import UsageError
 

@@ -32,20 +32,13 @@ import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
 from residense import preemption, trust
-from residense.arguments import (
-    arrange,
-    class_config,
-    config_files,
-    other_version,
-    read_checkpoint,
-)
+from residense.arguments import arrange
 from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report, results_file
-from residense.checkpoints import AtomicIO, is_trained, moved
-from residense.data.vocabulary import Vocabulary
+from residense.checkpoint_io import AtomicIO, read
 from residense.errors import UsageError
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import printable, say
@@ -66,13 +59,13 @@ set_parsing_settings(
     config_read_mode_fsspec_enabled=False
 )  # Lightning has configs read from any URL
 
-HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
 CLASSES = {
     "trainer": L.Trainer,
     "checkpoint": ModelCheckpoint,
     "early_stopping": EarlyStopping,
     "ema": EMA,
 }
+OF_TEXT = 'Parser key "config"'  # how jsonargparse calls a config that was given as text
 PACKAGE = str(Path(__file__).parent)
 
 
@@ -125,18 +118,15 @@ class CLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
+        configs = [word.removeprefix("--config=") for word in args if word.startswith("--config=")]
         try:
             self.config = parser.parse_args(args)
         except UsageError as error:
-            ckpt = next(
-                (word.partition("=")[2] for word in args if word.startswith("--ckpt_path=")), None
-            )
-            if ckpt is None:
-                raise
-            message = str(error).replace(
-                'Parser key "config"', ckpt, 1
-            )  # what the checkpoint was trained with
-            raise UsageError(message + other_version(read_checkpoint(ckpt))) from None
+            message = locate(str(error), [name for name in configs if name[0] != "{"])
+            ckpt = _value("--ckpt_path=", args)
+            if ckpt and message.startswith(f"{OF_TEXT}: "):
+                message = message.replace(OF_TEXT, ckpt, 1) + read(ckpt).saved_by()
+            raise UsageError(message) from None
         options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
         for part, base in {"model": Task, "data": L.LightningDataModule}.items():
             trust.check(options.get(part), base, part)
@@ -246,16 +236,13 @@ class CLI(LightningCLI):
                 "--ckpt_path goes on with a run, --init_from begins a new one: give one of them"
             )
         if ckpt:
-            checkpoint = read_checkpoint(ckpt)
-            before = {name: class_config(checkpoint[key]) for name, key in HYPER_PARAMETERS.items()}
-            now = {name: options[name].as_dict() for name in before}
-            changed = sorted(
-                {d for name in before for d in differences(before[name], now[name], name)}
-            )
+            checkpoint = read(ckpt)
+            now = {name: options[name].as_dict() for name in checkpoint.settings}
+            changed = sorted(differences(checkpoint.settings, now, ""))
             if changed:
                 raise UsageError(
                     f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
-                    f"leave that out, or begin a new run with --init_from{other_version(checkpoint)}"
+                    f"leave that out, or begin a new run with --init_from{checkpoint.saved_by()}"
                 )
         elif (
             options.run_dir
@@ -272,11 +259,11 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             self._check_monitors(options)
         if options.get("ckpt_path"):
-            self.model.adopt(Vocabulary(**read_checkpoint(options.ckpt_path)["vocabulary"]))
+            self.model.adopt(read(options.ckpt_path).vocabulary)
         elif options.get("init_from") and self.subcommand == "fit":
-            checkpoint = read_checkpoint(options.init_from)
-            self.datamodule.known = Vocabulary(**checkpoint["vocabulary"])
-            self.model.initial_weights = checkpoint["state_dict"]
+            checkpoint = read(options.init_from)
+            self.datamodule.known = checkpoint.vocabulary
+            self.model.initial_weights = checkpoint.weights
 
     def _check_monitors(self, options: Any) -> None:
         """What is watched must be logged, and be better in the direction that is asked for."""
@@ -313,7 +300,7 @@ class CLI(LightningCLI):
         if config.get("logger") in (None, True):
             run_dir = self.run_dir if self.subcommand == "fit" else None
             ckpt = options.get("ckpt_path")
-            rows = read_checkpoint(ckpt).get("rows", 0) if ckpt else 0
+            rows = read(ckpt).progress.rows if ckpt else 0
             config["logger"] = (
                 loggers(options.logger, run_dir, options.project, rows) if run_dir else False
             )
@@ -342,19 +329,11 @@ class CLI(LightningCLI):
             raise UsageError(
                 "sharded weights have no average: leave --ema.decay out, or use --trainer.strategy ddp"
             )
-        for state in (
-            read_checkpoint(options.ckpt_path)["optimizer_states"]
-            if options.get("ckpt_path")
-            else ()
-        ):
-            numbers = [number for group in state["param_groups"] for number in group["params"]]
-            if numbers == sorted(
-                numbers
-            ):  # numbered by groups; sharded runs number in the order of the model
-                raise UsageError(
-                    f"{options.ckpt_path} is of a run without sharding: go on with its own --trainer.strategy, or "
-                    "begin a new run with --init_from"
-                )
+        if options.get("ckpt_path") and not read(options.ckpt_path).is_sharded:
+            raise UsageError(
+                f"{options.ckpt_path} is of a run without sharding: go on with its own "
+                "--trainer.strategy, or begin a new run with --init_from"
+            )
 
     def _own_callbacks(self, options: Any) -> list[L.Callback]:
         averaged = [options.ema] if options.ema.decay else []
@@ -394,16 +373,13 @@ class CLI(LightningCLI):
     def _is_complete(self) -> bool:
         """Whether the checkpoint is of a run that was trained and tested; then its best model is known."""
         options, saved = self.config_init["fit"], self.trainer.checkpoint_callback
-        checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else {}
-        if (
-            not isinstance(saved, ModelCheckpoint)
-            or not checkpoint
-            or not is_trained(self.trainer, checkpoint)
-        ):
+        if not options.ckpt_path or not isinstance(saved, ModelCheckpoint):
             return False
-        if saved.state_key not in checkpoint["callbacks"]:
+        checkpoint = read(options.ckpt_path)
+        state = checkpoint.relocate(saved) if checkpoint.is_trained(self.trainer) else None
+        if state is None:
             return False
-        saved.load_state_dict(moved(checkpoint["callbacks"][saved.state_key], str(saved.dirpath)))
+        saved.load_state_dict(state)
         self.datamodule.prepare_data()
         self.datamodule.vocabulary = self.model.vocabulary
         self.datamodule.setup("fit")
@@ -443,8 +419,9 @@ class CLI(LightningCLI):
                 )
         say(f"run directory: {self.run_dir}")
         stop_signals.deferred = any(
-            isinstance(callback, Last) for callback in self.trainer.callbacks
-        )  # type: ignore[attr-defined]
+            isinstance(callback, Last)
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+        )
 
     def after_fit(self) -> None:
         if stop_signals.received:
@@ -482,9 +459,8 @@ class CLI(LightningCLI):
         best = self._best()
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
-            print(
-                f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}"
-            )
+            epoch = read(path).epoch + 1
+            print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {epoch}")
             own = trust.own_modules(self.config["fit"].as_dict())
             flag = f" --trust {','.join(sorted(own))}" if own else ""
             print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')
@@ -521,6 +497,10 @@ class Plan(CLI):
 def _holds_a_run(path: Path) -> bool:
     """Whether anything was saved there: a run that ended before that is begun again."""
     return any((path / "checkpoints").glob("*.ckpt"))
+
+
+def _value(option: str, words: Sequence[str]) -> str | None:
+    return next((word.removeprefix(option) for word in words if word.startswith(option)), None)
 
 
 def _plain(config: object) -> Any:
@@ -584,7 +564,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(error, OSError) and error.filename
             else str(error)
         )
-        lines = f"error: {locate(message, config_files(words))}".split("\n")
+        lines = f"error: {message}".split("\n")
         print("\n".join(map(printable, lines)), file=sys.stderr)
         return 2
     return 0

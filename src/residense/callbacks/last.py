@@ -20,8 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from residense import preemption
-from residense.checkpoints import moved, stopped_early
+from residense import checkpoints, preemption
 from residense.data.batches import Batch
 from residense.loggers import History
 from residense.messages import say
@@ -45,7 +44,7 @@ class Last(Checkpoint):
         self._checked_at = 0.0  # when the signals were checked last
         self._longest = 0.0  # seconds between two checks
         self._exceeds_grace = False
-        self._resumed: list[Any] = []  # the state of each process
+        self._resumed: list[Any] = []  # the generators of each process, until the first batch
         self._row: dict[str, Any] = {}  # what Lightning logs right after the save of an epoch
 
     # -- when to save -----------------------------------------------------------------------------
@@ -175,31 +174,27 @@ class Last(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._resumed:  # no batch yet: see on_train_batch_start
-            own = self._resumed[trainer.global_rank]
-        else:
-            own = {"generators": generators()}
+        own = self._resumed[trainer.global_rank] if self._resumed else generators()
         gathered: list[Any] = [own]
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, own)
         rows = sum(logger.num_rows for logger in trainer.loggers if isinstance(logger, History))
-        checkpoint |= {"processes": gathered, "rows": rows, "next_row": self._row}
+        stored = checkpoints.Checkpoint(checkpoint)
+        stored.add_progress(checkpoints.Progress(gathered, rows, self._row))
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        self._resumed, self._row = checkpoint.get("processes", []), checkpoint.get("next_row", {})
-        trainer.should_stop = stopped_early(checkpoint)
+        stored = checkpoints.Checkpoint(checkpoint)
+        self._resumed = stored.progress.generators
+        self._row = stored.progress.next_row
+        trainer.should_stop = stored.stopped_early
         for callback in trainer.checkpoint_callbacks:
-            if (
-                isinstance(callback, ModelCheckpoint)
-                and callback.state_key in checkpoint["callbacks"]
-            ):
-                states, folder = checkpoint["callbacks"], str(callback.dirpath)
-                states[callback.state_key] = moved(states[callback.state_key], folder)
+            if isinstance(callback, ModelCheckpoint):
+                stored.relocate(callback)
 
     def _check_processes(self, trainer: L.Trainer) -> None:
         if self._resumed and len(self._resumed) != trainer.world_size:
@@ -213,7 +208,7 @@ class Last(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         if self._resumed:
-            restore(self._resumed[trainer.global_rank]["generators"])
+            restore(self._resumed[trainer.global_rank])
             self._resumed = []
 
 
