@@ -70,7 +70,7 @@ def check_data_and_code(run: Path, plan: Any) -> None:
     """
     from residense import __version__
     from residense.checkpoint_io import read
-    from residense.run import git_state
+    from residense.environment import git_state
 
     checkpoint = read(run / "checkpoints" / "last.ckpt")
     before = checkpoint.data_state(plan.datamodule).get("fingerprint")

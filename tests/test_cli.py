@@ -834,7 +834,7 @@ def test_the_version_says_what_a_report_should(
         "# git x\nabc\n\n# git x\nmain\n\n# git x\n M a\n?? b\n\n# git x\n+1\n",
         "not a git repository\n",
     ):
-        monkeypatch.setattr("residense.run.git_state", lambda state=state: state)
+        monkeypatch.setattr("residense.environment.git_state", lambda state=state: state)
         with pytest.raises(SystemExit) as stopped:
             main(["--version"])
         assert stopped.value.code == 0

@@ -354,7 +354,7 @@ def test_a_learning_rate_that_is_too_high_is_said_before_anything_is_saved(
 
 def test_steps_between_two_saves_are_counted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="save_every_n_steps must be at least 1; got 0"):
-        Last(tmp_path, 0)
+        Last(tmp_path / "last.ckpt", 0)
 
 
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(

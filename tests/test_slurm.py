@@ -12,7 +12,7 @@ import pytest
 
 from residense import preemption
 from residense.errors import UsageError
-from residense.run import claim, release
+from residense.lock import claim, release
 
 PREEMPTED = "JobId=7 JobState=RUNNING PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=2026-01-01T00:01:00"
 KICKED = "JobId=7 JobState=RUNNING PreemptTime=None"

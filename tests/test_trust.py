@@ -176,7 +176,7 @@ def test_a_kept_file_trusts_no_package_of_its_name(own: str, tmp_path: Path) -> 
     for file in (package / "__init__.py", tmp_path / "run" / "own_code" / "own_package.py"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    assert trust.kept_modules(tmp_path / "run") == set()
+    assert trust.kept_modules(tmp_path / "run" / "own_code") == set()
 
 
 def test_a_checkpoint_opens_no_address(own: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from residense import checkpoint_io, configs, trust
 from residense.errors import UsageError
+from residense.run import RunDirectory
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CONFIG = ("-c", "--config")
@@ -46,17 +47,18 @@ def arrange(argv: Sequence[str]) -> list[str]:
     contents = [configs.read(path) for path in named]
     trusted = {m for name, value in options if name == "--trust" for m in str(value).split(",")}
     trusted |= _modules_of_classes(rest) | trust.own_modules(contents)
-    run_dir = Path(typed["--run_dir"]) if "--run_dir" in typed else None
-    ckpt = find_checkpoint(subcommand, typed.get("--ckpt_path"), run_dir)
+    run = RunDirectory(typed["--run_dir"]) if "--run_dir" in typed else None
+    ckpt = _find_checkpoint(subcommand, typed.get("--ckpt_path"), run)
 
     found = [str(path) for path in named]
     stored = None  # settings that somebody else may have written
     if subcommand == "fit":
-        if not found and run_dir is not None and (own := run_dir / "config.yaml").is_file():
-            found, stored = [str(own)], configs.read(own)
-            trusted |= trust.kept_modules(run_dir)
-            trust.refuse_untrusted(stored, str(own), trusted)
-        found = found or _default_configs(options, run_dir)
+        if not found and run is not None and run.config.is_file():
+            found = [str(run.config)]
+            stored = configs.read(run.config)
+            trusted |= trust.kept_modules(run.own_code)
+            trust.refuse_untrusted(stored, str(run.config), trusted)
+        found = found or _default_configs(options, run)
     elif ckpt is not None:
         stored = _checkpoint_config(ckpt, subcommand, options)
         trust.refuse_untrusted(stored, ckpt, trusted)
@@ -114,10 +116,10 @@ def _modules_of_classes(words: Sequence[str]) -> set[str]:
     return found
 
 
-def _default_configs(options: Options, run_dir: Path | None) -> list[str]:
+def _default_configs(options: Options, run: RunDirectory | None) -> list[str]:
     """The config of `fit` without a config: one to show help on, or none."""
-    if run_dir is not None and (inside := sorted(run_dir.glob("*/config.yaml"))):
-        raise UsageError(f"{run_dir} is no run, it holds some: --run_dir {inside[-1].parent}")
+    if run is not None and (inside := run.runs_inside()):
+        raise UsageError(f"{run} is no run, it holds some: --run_dir {inside[-1]}")
     names = [name.partition("=")[0] for name, _ in options]
     if any(name.endswith(".help") for name in names):
         return [str(configs.find("dense_ner.yaml"))]  # help on a part needs a whole
@@ -128,21 +130,21 @@ def _default_configs(options: Options, run_dir: Path | None) -> list[str]:
     return []
 
 
-def find_checkpoint(subcommand: str, value: str | None, run_dir: Path | None) -> str | None:
-    """Return the file that `--ckpt_path` means; `best` and `last` are in the run directory."""
+def _find_checkpoint(subcommand: str, value: str | None, run: RunDirectory | None) -> str | None:
+    """The file that `--ckpt_path` means; `best` and `last` are in the run directory."""
     if value is None:
         return None
     path = Path(value)
     if value in ("best", "last"):
-        if run_dir is None:
+        if run is None:
             raise UsageError(
                 f"--ckpt_path {value} needs --run_dir: the directory of the run to continue"
             )
-        path = checkpoint_io.newest(run_dir / "checkpoints" / f"{value}.ckpt")
+        path = run.checkpoint(value)
         if subcommand == "fit" and not path.exists():
             return None  # nothing to resume yet
     if not path.is_file():
-        best = path / "checkpoints" / "best.ckpt"
+        best = RunDirectory(path).best
         raise UsageError(f"no checkpoint {path}" + f", but there is {best}" * best.exists())
     return str(path)
 

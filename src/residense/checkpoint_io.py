@@ -69,13 +69,13 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}-previous{path.suffix}")
 
 
-def newest(path: Path) -> Path:
-    """Return the checkpoint at `path`, or the one before it if it is damaged, or else the best.
+def newest(path: Path, best: Path) -> Path:
+    """Return the checkpoint at `path`; the one before if it is damaged; the best if there is none.
 
     Raises:
         UsageError: all of them are damaged.
     """
-    older, best = previous(path), path.with_name("best.ckpt")
+    older = previous(path)
     has_best = best.exists() and path != best
     if not path.exists() and not older.exists():
         if not has_best:

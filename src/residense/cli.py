@@ -37,22 +37,15 @@ from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
-from residense.callbacks.report import Report, results_file
+from residense.callbacks.report import Report
 from residense.checkpoint_io import AtomicIO, read
+from residense.environment import describe, git_state
 from residense.errors import UsageError
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import printable, say
 from residense.parser import Parser, locate
 from residense.preemption import Stopped, stop_signals
-from residense.run import (
-    claim,
-    git_state,
-    is_terminal,
-    record_run,
-    release,
-    run_directory,
-    surroundings,
-)
+from residense.run import RunDirectory
 from residense.tasks.base import Task
 
 set_parsing_settings(
@@ -78,7 +71,7 @@ class Version(argparse.Action):
         )
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
-        print(surroundings())
+        print(describe())
         parser.exit()
 
 
@@ -87,7 +80,7 @@ class CLI(LightningCLI):
 
     def __init__(self, arguments: list[str]):
         self.arguments = arguments
-        self.run_dir: Path | None = None
+        self.run: RunDirectory | None = None
         super().__init__(
             Task,
             L.LightningDataModule,
@@ -218,7 +211,7 @@ class CLI(LightningCLI):
             raise UsageError(f"--output {output} is not a file in a folder that exists")
         if self.subcommand == "fit":
             self._refuse_what_would_be_lost(options)
-            self.run_dir = run_directory(options.name, options.run_dir)
+            self.run = RunDirectory.create(options.name, options.run_dir)
             if options.checkpoint.dirpath:
                 raise UsageError(
                     "checkpoints are kept in the run directory: use --run_dir, not --checkpoint.dirpath"
@@ -226,7 +219,7 @@ class CLI(LightningCLI):
             if options.checkpoint.save_top_k != 1 and options.checkpoint.filename == "best":
                 options.checkpoint.filename = "best-{epoch}"  # several best ones need several names
         elif options.run_dir:
-            self.run_dir = Path(options.run_dir)
+            self.run = RunDirectory(options.run_dir)
 
     def _refuse_what_would_be_lost(self, options: Any) -> None:
         """A resumed run keeps its model; a finished one is not overwritten."""
@@ -246,7 +239,7 @@ class CLI(LightningCLI):
                 )
         elif (
             options.run_dir
-            and _holds_a_run(Path(options.run_dir))
+            and RunDirectory(options.run_dir).is_started()
             and "LOCAL_RANK" not in os.environ
         ):
             raise UsageError(
@@ -285,12 +278,13 @@ class CLI(LightningCLI):
             self._check_sharding(options)
         callbacks: list[L.Callback] = []
         if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
-            callbacks.append(Bar() if is_terminal() else Lines())
-        callbacks += [Predictions(self._output(options)), Report(self.run_dir)]
+            callbacks.append(Bar() if sys.stdout.isatty() else Lines())
+        callbacks += [Predictions(self._output(options)), Report(self.run)]
         if self.subcommand == "fit":
             callbacks += self._own_callbacks(options)
         config = {**options.trainer, **kwargs}
-        config["default_root_dir"] = self.run_dir or config.get("default_root_dir")
+        if self.run:
+            config["default_root_dir"] = self.run.path
         config["enable_checkpointing"] = (
             self.subcommand == "fit" and config.get("enable_checkpointing") is not False
         )
@@ -298,12 +292,10 @@ class CLI(LightningCLI):
             config.get("enable_progress_bar") is not False and self.subcommand != "predict"
         )
         if config.get("logger") in (None, True):
-            run_dir = self.run_dir if self.subcommand == "fit" else None
+            run = self.run if self.subcommand == "fit" else None
             ckpt = options.get("ckpt_path")
             rows = read(ckpt).progress.rows if ckpt else 0
-            config["logger"] = (
-                loggers(options.logger, run_dir, options.project, rows) if run_dir else False
-            )
+            config["logger"] = loggers(options.logger, run, options.project, rows) if run else False
         plugins = config.get("plugins") or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicIO()]
         if SLURMEnvironment.detect():
@@ -339,19 +331,15 @@ class CLI(LightningCLI):
         averaged = [options.ema] if options.ema.decay else []
         if options.trainer.enable_checkpointing is False:
             return [*averaged, options.early_stopping]
-        assert self.run_dir is not None
-        options.checkpoint.dirpath = str((self.run_dir / "checkpoints").absolute())
-        last = Last(Path(options.checkpoint.dirpath), options.save_every_n_steps)
+        assert self.run is not None
+        options.checkpoint.dirpath = str(self.run.checkpoints.absolute())
+        last = Last(self.run.last.absolute(), options.save_every_n_steps)
         return [*averaged, options.early_stopping, options.checkpoint, last]
 
     def _output(self, options: Any) -> Path | None:
         if options.output:
             return Path(options.output)
-        return (
-            self.run_dir / "predictions.jsonl"
-            if self.run_dir and self.subcommand != "predict"
-            else None
-        )
+        return self.run.predictions if self.run and self.subcommand != "predict" else None
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -383,29 +371,29 @@ class CLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.vocabulary = self.model.vocabulary
         self.datamodule.setup("fit")
-        assert self.run_dir is not None
-        return not options.test_after_fit or results_file(self.run_dir, self._evaluation()).exists()
+        assert self.run is not None
+        return not options.test_after_fit or self.run.results(self._evaluation()).exists()
 
     def _claim(self) -> None:
         """Hold the run directory, and clean up after a process that was killed there."""
-        assert self.run_dir is not None
+        assert self.run is not None
         if self.trainer.is_global_zero:
-            claim(self.run_dir)
+            self.run.claim()
 
     def _evaluation(self) -> str:
         """How the best model is evaluated after training."""
         return "test" if "test" in self.datamodule.splits else "validate"
 
     def before_fit(self) -> None:
-        assert self.run_dir is not None
+        assert self.run is not None
         self.datamodule.prepare_data()  # what is wrong with the data is said before anything is written
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.run.path.mkdir(parents=True, exist_ok=True)
         self._claim()
         if self.trainer.is_global_zero:
             for stage in ("validate", "test"):  # the best model may become another one
-                results_file(self.run_dir, stage).unlink(missing_ok=True)
-            record_run(self.run_dir, self.resolved(), self.arguments)
-            remember_wandb(self.run_dir, self.trainer.loggers)
+                self.run.results(stage).unlink(missing_ok=True)
+            self.run.record(self.resolved(), self.arguments)
+            remember_wandb(self.run, self.trainer.loggers)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
                 logger.log_hyperparams(
@@ -414,10 +402,8 @@ class CLI(LightningCLI):
             if getattr(logger, "_offline", None) is True:
                 reason = getattr(logger, "offline_reason", "")
                 offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
-                say(
-                    f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later"
-                )
-        say(f"run directory: {self.run_dir}")
+                say(f"{offline}; `wandb sync {self.run.wandb}/offline-run-*` uploads the run later")
+        say(f"run directory: {self.run}")
         stop_signals.deferred = any(
             isinstance(callback, Last)
             for callback in self.trainer.callbacks  # type: ignore[attr-defined]
@@ -453,9 +439,9 @@ class CLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
                 logger.experiment.finish()
-        assert self.run_dir is not None
-        release(self.run_dir)
-        print(f"run directory: {self.run_dir}")
+        assert self.run is not None
+        self.run.release()
+        print(f"run directory: {self.run}")
         best = self._best()
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
@@ -492,11 +478,6 @@ class Plan(CLI):
             self.datamodule.prepare_data()
             self.datamodule.setup("fit")
         return getattr(self.datamodule, "fingerprint", None)
-
-
-def _holds_a_run(path: Path) -> bool:
-    """Whether anything was saved there: a run that ended before that is begun again."""
-    return any((path / "checkpoints").glob("*.ckpt"))
 
 
 def _value(option: str, words: Sequence[str]) -> str | None:

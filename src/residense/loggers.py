@@ -7,6 +7,7 @@ a new run. metrics.csv is exact; W&B may have the rows since the last checkpoint
 import csv
 import io
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from residense.data.cache import write_atomically
 from residense.errors import UsageError
-from residense.run import has_wandb_login
+from residense.run import RunDirectory
 
 BUFFERED = 100  # rows that are written together
 PATIENCE = 8.0  # seconds in which the server of W&B has to answer when a run starts
@@ -29,7 +30,7 @@ class History(Logger):
     """`metrics.csv`: a row for each call, a column for each metric.
 
     Args:
-        run_dir: directory of the run.
+        path: the file.
         resumed_at: number of rows when the checkpoint was saved that is resumed; later rows are
             removed.
 
@@ -37,9 +38,9 @@ class History(Logger):
         num_rows: number of rows logged so far.
     """
 
-    def __init__(self, run_dir: Path, resumed_at: int = 0):
+    def __init__(self, path: Path, resumed_at: int = 0):
         super().__init__()
-        self.path = run_dir / "metrics.csv"
+        self.path = path
         self.num_rows = len(_read(self.path, resumed_at))
         self._columns: list[str] = []  # of the file, once this process has written it
         self._waiting: list[dict[str, str]] = []
@@ -174,23 +175,23 @@ def _wandb_error(error: Exception) -> UsageError:
 
 
 def loggers(
-    kind: str, run_dir: Path, project: str, resumed_at: int
+    kind: str, run: RunDirectory, project: str, resumed_at: int
 ) -> list[Logger] | Literal[False]:
     """Make the loggers that `--logger` names: `wandb`, `csv` or `none`.
 
     Args:
         kind: value of `--logger`.
-        run_dir: directory of the run.
+        run: directory of the run.
         project: project of W&B.
         resumed_at: rows of metrics.csv that a resumed run keeps.
     """
     if kind == "none":
         return False
-    history = History(run_dir, resumed_at)
-    return [history, _wandb(run_dir, project)] if kind == "wandb" else [history]
+    history = History(run.metrics, resumed_at)
+    return [history, _wandb(run, project)] if kind == "wandb" else [history]
 
 
-def _wandb(run_dir: Path, project: str) -> Logger:
+def _wandb(run: RunDirectory, project: str) -> Logger:
     """W&B, offline without a key; a resumed run keeps its id."""
     try:
         import wandb
@@ -199,22 +200,20 @@ def _wandb(run_dir: Path, project: str) -> Logger:
             "W&B is missing: pip install wandb, or leave it out with --logger csv"
         ) from None
 
-    folder = (run_dir / "wandb").absolute()
+    folder = run.wandb.absolute()
     os.environ.setdefault("WANDB_SILENT", "true")
     # by default these are in the home directory, which may be read-only
     os.environ.setdefault("WANDB_DATA_DIR", str(folder))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))
-    settings: dict[str, Any] = {
-        "x_transaction_log_flush_interval": 1.0
-    }  # default 15 s, lost by a kill
+    settings: dict[str, Any] = {"x_transaction_log_flush_interval": 1.0}  # a kill loses as much
     if "WANDB_INIT_TIMEOUT" not in os.environ:
         settings["init_timeout"] = PATIENCE
     return Wandb(
-        run_dir,
-        name="/".join(run_dir.parts[-2:]),
+        run.path,
+        name="/".join(run.path.parts[-2:]),
         project=project,
-        offline=os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login(),
-        id=_wandb_id(run_dir / "wandb_id.txt"),
+        offline=os.environ.get("WANDB_MODE") == "offline" or not _has_wandb_login(),
+        id=_wandb_id(run.wandb_id),
         resume="allow",  # jsonargparse and Lightning would pass null, which overwrites the run
         settings=wandb.Settings(**settings),
     )
@@ -226,8 +225,19 @@ def _wandb_id(file: Path) -> str:
     return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
 
-def remember_wandb(run_dir: Path, trainer_loggers: Iterable[Logger]) -> None:
+def _has_wandb_login() -> bool:
+    """Return whether W&B can log in without asking: a key in the environment or in ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    host = re.sub(r"^https?://", "", url).split("/")[0]
+    names = (os.environ.get("NETRC"), "~/.netrc", "~/_netrc")
+    files = [Path(name).expanduser() for name in names if name]
+    return any(host in file.read_text(errors="replace") for file in files if file.is_file())
+
+
+def remember_wandb(run: RunDirectory, trainer_loggers: Iterable[Logger]) -> None:
     """Keep the id of the W&B run, for when it is resumed."""
     for logger in trainer_loggers:
         if isinstance(logger, WandbLogger) and logger.version is not None:
-            write_atomically(run_dir / "wandb_id.txt", f"{logger.version}\n".encode())
+            write_atomically(run.wandb_id, f"{logger.version}\n".encode())

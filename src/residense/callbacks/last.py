@@ -31,14 +31,14 @@ class Last(Checkpoint):
     """Saves `last.ckpt` after each epoch, every few steps, and when a signal asks the run to stop.
 
     Args:
-        folder: where it is saved.
+        path: where it is saved.
         every_n_steps: optimizer steps between two saves within an epoch; null saves only at its end.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int | None = None):
+    def __init__(self, path: Path, every_n_steps: int | None = None):
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"save_every_n_steps must be at least 1; got {every_n_steps}")
-        self.path = folder / "last.ckpt"
+        self.path = path
         self.every_n_steps = every_n_steps
         self._saved_at = -1  # optimizer step
         self._checked_at = 0.0  # when the signals were checked last
