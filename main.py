@@ -2,7 +2,7 @@
 
 import sys
 
-from residense.signals import stop_signals
+from residense.preemption import stop_signals
 
 if __name__ == "__main__":
     stop_signals.install()  # before the imports that take seconds, so that no signal is lost

@@ -8,12 +8,14 @@ layers share are written under each of their names.
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from residense.arguments import UsageError, class_config, read_checkpoint
+from residense.checkpoint_io import read
 from residense.data.cache import write_atomically
+from residense.errors import UsageError
 
 
 def export(source: Path, target: Path) -> int:
@@ -28,16 +30,17 @@ def export(source: Path, target: Path) -> int:
         raise UsageError("safetensors is missing: pip install -e '.[export]'") from None
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target} is not a file in a folder that exists")
-    checkpoint = read_checkpoint(source)
+    checkpoint = read(source)
     described = {
-        "model": class_config(checkpoint["hyper_parameters"]),
-        "vocabulary": checkpoint["vocabulary"],
+        "model": checkpoint.settings["model"],
+        "vocabulary": asdict(checkpoint.vocabulary),
     }
     metadata = {"format": "pt"} | {name: json.dumps(content) for name, content in described.items()}
-    stored = checkpoint[
-        "state_dict"
-    ].items()  # which safetensors takes unless two names share their memory
-    weights = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in stored}
+    # safetensors takes weights unless two names share their memory
+    weights = {
+        name: weight.clone(memory_format=torch.contiguous_format)
+        for name, weight in checkpoint.weights.items()
+    }
     write_atomically(target, save(weights, metadata))
     return len(weights)
 

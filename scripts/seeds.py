@@ -69,11 +69,11 @@ def check_data_and_code(run: Path, plan: Any) -> None:
         ValueError: names the splits that differ.
     """
     from residense import __version__
-    from residense.arguments import read_checkpoint
-    from residense.run import git_state
+    from residense.checkpoint_io import read
+    from residense.environment import git_state
 
-    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
-    before = checkpoint.get(type(plan.datamodule).__qualname__, {}).get("fingerprint")
+    checkpoint = read(run / "checkpoints" / "last.ckpt")
+    before = checkpoint.data_state(plan.datamodule).get("fingerprint")
     now = plan.fingerprint()
     if before is None or now is None:
         raise ValueError(f"{run} does not say which data it was trained on: use another folder")
@@ -81,8 +81,9 @@ def check_data_and_code(run: Path, plan: Any) -> None:
         raise ValueError(
             f"{run} was trained on other data, {', '.join(changed)} changed since: use another folder"
         )
-    version = checkpoint.get("versions", {}).get("residense", __version__)
-    if version != __version__ or _code((run / "git.txt").read_text()) != _code(git_state()):
+    if checkpoint.version != __version__ or _code((run / "git.txt").read_text()) != _code(
+        git_state()
+    ):
         print(
             f"{run} was trained by another version of the code, see {run / 'git.txt'}",
             file=sys.stderr,

@@ -27,8 +27,8 @@ import yaml
 from jsonargparse import set_parsing_settings
 
 from residense import trust
-from residense.arguments import UsageError
 from residense.cli import main
+from residense.errors import UsageError
 
 CANARY = "canary"
 RUN = f"open({CANARY!r}, 'w').close()"  # Python source

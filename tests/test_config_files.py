@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from residense import configs
-from residense.arguments import read_checkpoint
+from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
 from residense.errors import UsageError
 
@@ -83,10 +83,8 @@ def test_a_fragment_that_is_nowhere_is_named(
         (ROOT / "configs/dense_ner.yaml").read_text().replace("block/lstm", "block/lstn")
     )
     assert main(["fit", "--config=mine.yaml", *FEW]) == 2
-    assert (
-        "block/lstn.yaml, neither beside the config, nor here, nor in configs/"
-        in capsys.readouterr().err
-    )
+    expected = "model.encoder.block: there is no class or file block/lstn.yaml"
+    assert f"mine.yaml:16: {expected}" in capsys.readouterr().err
 
 
 ALIASES = "a: &a [x]\n" + "".join(

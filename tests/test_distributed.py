@@ -80,7 +80,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (
-        "saved by 1 processes, resumed by 2: dropout and what the epoch has summed up begin anew"
+        "saved by 1 processes, resumed by 2: the random numbers of dropout start anew"
         in done.stderr
     )
     assert (

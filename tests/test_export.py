@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from residense.arguments import class_config
+from residense.checkpoints import Checkpoint
 
 from .test_scripts import script
 
@@ -38,7 +38,7 @@ def test_weights_are_those_of_the_checkpoint(
     assert found.keys() == checkpoint["state_dict"].keys()
     for name, weight in checkpoint["state_dict"].items():
         assert torch.equal(found[name], weight)
-    assert json.loads(metadata["model"]) == class_config(checkpoint["hyper_parameters"])
+    assert json.loads(metadata["model"]) == Checkpoint(checkpoint).settings["model"]
     assert json.loads(metadata["vocabulary"]) == checkpoint["vocabulary"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "weights.safetensors"]
 

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from residense.arguments import UsageError, arrange
+from residense.arguments import arrange
 from residense.cli import main
 from residense.data.batches import BatchLoader
-from residense.run import claim, run_directory
+from residense.errors import UsageError
+from residense.lock import claim
+from residense.run import RunDirectory
 
 from .runs import OPTIONS, assert_same_runs, history, state
 
@@ -97,7 +99,7 @@ def test_a_first_checkpoint_that_does_not_fit(disk: Path) -> None:
     options = [*LARGE, "--trainer.max_epochs=1", f"--run_dir={run}", "--ckpt_path=last"]
     process = command(*options)
     errors = process.communicate()[1]
-    resume = f"once that is mended, go on with --run_dir {run} --ckpt_path last"
+    resume = f"once that is fixed, resume with --run_dir {run} --ckpt_path last"
     full = "No space left on device: nothing was overwritten"
     assert_refused(process.returncode, errors, f"{run}/checkpoints/best.ckpt: {full}; {resume}")
     assert_tidy(run)
@@ -317,7 +319,7 @@ def test_a_run_directory_that_is_none(kind: str, below: str, tmp_path: Path) -> 
     with pytest.raises(
         UsageError, match=rf"^{wrong} is no folder.*name another folder with --run_dir$"
     ):
-        run_directory("name", str(wrong / below))
+        RunDirectory.create("name", str(wrong / below))
     assert os.path.lexists(wrong) and (kind != "file" or wrong.read_text() == "kept")
 
 
@@ -334,7 +336,7 @@ def test_a_run_directory_that_cannot_be_written(
     monkeypatch.chdir(disk)
     for new in (str(disk / "new"), None):
         with pytest.raises(UsageError, match="is read-only: the run cannot be kept in"):
-            run_directory("name", new)
+            RunDirectory.create("name", new)
 
 
 # -- two at once -------------------------------------------------------------------------------------------------------
@@ -458,4 +460,5 @@ def test_a_run_is_not_resumed_on_data_that_changed(
 
 def test_two_runs_of_one_second_have_two_directories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
-    assert run_directory("name", None) != run_directory("name", None)
+    first, second = (RunDirectory.create("name", None) for _ in range(2))
+    assert first.path != second.path

@@ -23,13 +23,13 @@ import torch
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.report import Report
-from residense.checkpoints import AtomicIO
+from residense.checkpoint_io import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule
-from residense.signals import stop_signals
+from residense.preemption import stop_signals
 
-from .runs import SMALL, assert_in_wandb, assert_same_runs
+from .runs import SMALL, assert_one_wandb_run, assert_same_runs
 
 pytestmark = pytest.mark.slow
 NER, CLS = (
@@ -167,7 +167,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert start(options, whole.processes, None, run) == [0] * whole.processes
     assert_same_runs(run, whole.run)
     if "--logger=wandb" in options:
-        assert_in_wandb(run)
+        assert_one_wandb_run(run)
 
 
 def assert_codes(codes: list[int], point: Point) -> None:

@@ -19,14 +19,14 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 
 from residense.callbacks.last import Last
 from residense.callbacks.report import Report
-from residense.checkpoints import AtomicIO
+from residense.checkpoint_io import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule
-from residense.signals import stop_signals
+from residense.preemption import stop_signals
 from residense.tasks.tagging import Tagger
 
-from .runs import OPTIONS, assert_same, assert_same_runs, history, state
+from .runs import OPTIONS, assert_same, assert_same_runs, state
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +354,7 @@ def test_a_learning_rate_that_is_too_high_is_said_before_anything_is_saved(
 
 def test_steps_between_two_saves_are_counted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="save_every_n_steps must be at least 1; got 0"):
-        Last(tmp_path, 0)
+        Last(tmp_path / "last.ckpt", 0)
 
 
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
@@ -391,61 +391,3 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert torch.load(path)["step"] == 2
     assert torch.load(tmp_path / "last-previous.ckpt")["step"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last-previous.ckpt", "last.ckpt"]
-
-
-SUMMING = """
-from torchmetrics import MeanMetric, SumMetric
-
-from residense.tasks.tagging import Tagger
-
-
-class Summing(Tagger):
-    def build(self, vocabulary):
-        super().build(vocabulary)
-        self.logged, self.own = SumMetric(), MeanMetric()
-
-    def training_step(self, batch, batch_idx):
-        loss, tokens = super().training_step(batch, batch_idx), batch["num_tokens"]
-        self.log("train/mean", loss, on_step=False, on_epoch=True, batch_size=tokens)
-        self.log("train/both", loss, on_step=True, on_epoch=True, sync_dist=True, batch_size=tokens)
-        self.log("train/most", loss, on_step=False, on_epoch=True, reduce_fx="max")
-        self.logged.update(loss)
-        self.log("train/metric", self.logged, on_step=False, on_epoch=True)
-        self.own.update(loss, tokens)
-        return loss
-
-    def on_train_epoch_end(self):
-        super().on_train_epoch_end()
-        self.log("train/own", self.own.compute())
-        self.own.reset()
-"""
-
-
-@pytest.mark.parametrize(
-    ("split", "batch"),
-    [
-        ("train", 6),
-        pytest.param("validation", 2, marks=pytest.mark.slow),
-        pytest.param("train", 9, marks=pytest.mark.slow),
-    ],
-)
-def test_what_an_epoch_sums_up_goes_on(
-    split: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "summing.py").write_text(SUMMING)
-    monkeypatch.chdir(tmp_path)
-    options = [*OPTIONS, "--model.class_path=summing.Summing"]
-    assert main([*options, "--run_dir=whole"]) == 0
-    with monkeypatch.context() as patch:
-        interrupt(patch, batch, lambda: os.kill(os.getpid(), signal.SIGTERM), split)
-        with pytest.raises(SystemExit):
-            main([*options, "--run_dir=run"])
-    stop_signals.received = None
-    assert main([*options, "--run_dir=run", "--ckpt_path=last"]) == 0
-    assert_same_runs(tmp_path / "run", tmp_path / "whole")
-    assert history(tmp_path / "run")[-1].keys() >= {
-        "train/mean",
-        "train/both_epoch",
-        "train/most",
-        "train/metric",
-    }

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from residense import slurm
-from residense.arguments import UsageError
-from residense.run import claim, release
+from residense import preemption
+from residense.errors import UsageError
+from residense.lock import claim, release
 
 PREEMPTED = "JobId=7 JobState=RUNNING PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=2026-01-01T00:01:00"
 KICKED = "JobId=7 JobState=RUNNING PreemptTime=None"
@@ -49,10 +49,10 @@ def job(
 def test_a_job_comes_back_only_if_it_is_preempted(
     number: int, shown: str, back: bool, job: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm, "_show", lambda number: shown)
-    assert not slurm.comes_back(number)
+    monkeypatch.setattr(preemption, "_show", lambda number: shown)
+    assert not preemption.comes_back(number)
     job()
-    assert slurm.comes_back(number) == back
+    assert preemption.comes_back(number) == back
 
 
 def test_a_job_without_scontrol_is_not_requeued(
@@ -63,23 +63,23 @@ def test_a_job_without_scontrol_is_not_requeued(
 ) -> None:
     job()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not slurm.comes_back(signal.SIGUSR1)
+    assert not preemption.comes_back(signal.SIGUSR1)
     assert "no scontrol here to requeue job 7: submit it again" in capsys.readouterr().err
 
 
 def test_restarts_come_to_an_end(job: Callable[..., None]) -> None:
-    job(SLURM_RESTART_COUNT=str(slurm.MAX_RESTARTS - 1))
-    assert slurm.comes_back(signal.SIGUSR1)
-    job(SLURM_RESTART_COUNT=str(slurm.MAX_RESTARTS))
-    assert not slurm.comes_back(signal.SIGUSR1)
+    job(SLURM_RESTART_COUNT=str(preemption.MAX_RESTARTS - 1))
+    assert preemption.comes_back(signal.SIGUSR1)
+    job(SLURM_RESTART_COUNT=str(preemption.MAX_RESTARTS))
+    assert not preemption.comes_back(signal.SIGUSR1)
 
 
 def test_a_grace_time_that_is_too_short_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not slurm.exceeds_grace(1e6)  # nothing is known of it
+    assert not preemption.exceeds_grace(1e6)  # nothing is known of it
     monkeypatch.setenv("RESIDENSE_GRACE", "120")
-    assert not slurm.exceeds_grace(120) and slurm.exceeds_grace(121)
+    assert not preemption.exceeds_grace(120) and preemption.exceeds_grace(121)
     assert "took 121 s, but --signal gives only 120 s" in capsys.readouterr().err
 
 
@@ -90,24 +90,24 @@ def test_an_array_task_requeues_itself_alone(
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     job("9", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2")
-    slurm.requeue()
+    preemption.requeue()
     assert (tmp_path / "called").read_text() == "requeue 7_2\n"
 
 
 def test_nodes_and_devices_are_those_of_the_job(job: Callable[..., None]) -> None:
     job(SLURM_NNODES="2", SLURM_NTASKS="8")
-    assert slurm.layout(1, "auto") == slurm.layout(2, 4) == {"num_nodes": 2, "devices": 4}
+    assert preemption.layout(1, "auto") == preemption.layout(2, 4) == {"num_nodes": 2, "devices": 4}
     with pytest.raises(
         UsageError, match=r"SLURM gives 2 nodes with 4 tasks each, but --trainer.num_nodes is 3"
     ):
-        slurm.layout(3, "auto")
+        preemption.layout(3, "auto")
 
 
 def test_several_tasks_need_srun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     with pytest.raises(UsageError, match="a SLURM job of 2 tasks, but started without srun"):
-        slurm.layout(1, "auto")
+        preemption.layout(1, "auto")
 
 
 def hold(run: Path, **holder: object) -> None:
@@ -175,7 +175,7 @@ def test_the_lock_of_a_job_on_another_node_is_taken_over_once_slurm_says_it_ende
 ) -> None:
     job("8")
     monkeypatch.setattr(
-        slurm,
+        preemption,
         "_show",
         lambda number: f"JobId={number} JobState={state} Reason=None" * (number == "7"),
     )

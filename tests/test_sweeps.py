@@ -135,7 +135,7 @@ GOOD: dict[str, Any] = {
         ({"parameters": {"model.encoder.dept": {"values": [2, 3]}}}, "there is no option dept"),
         (
             {"parameters": {"model.encoder.depth": {"values": [2, "deep"]}}},
-            "model.encoder.depth: expected",
+            "model.encoder.depth: Expected",
         ),
     ],
 )

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from residense import Block, Connection, Conv, Dense, Tagger, trust
-from residense.checkpoints import AtomicIO, moved
+from residense.checkpoint_io import AtomicIO
+from residense.checkpoints import moved
 from residense.cli import main
 from residense.errors import UsageError
 
@@ -175,7 +176,7 @@ def test_a_kept_file_trusts_no_package_of_its_name(own: str, tmp_path: Path) -> 
     for file in (package / "__init__.py", tmp_path / "run" / "own_code" / "own_package.py"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    assert trust.kept_modules(tmp_path / "run") == set()
+    assert trust.kept_modules(tmp_path / "run" / "own_code") == set()
 
 
 def test_a_checkpoint_opens_no_address(own: str) -> None:

@@ -1,19 +1,12 @@
-"""A run that is stopped or killed is one run in W&B, which holds all that metrics.csv holds."""
+"""A run that is stopped or killed is one run in W&B, and W&B never stops a run."""
 
-import csv
-import json
 import os
-import random
 import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import time
-import zlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,15 +19,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from residense.cli import main
 from residense.data.batches import BatchLoader
-from residense.loggers import Continued
-from residense.signals import stop_signals
-from residense.wandb_segments import BLOCK, records, rows
+from residense.loggers import Wandb
+from residense.preemption import stop_signals
 
 from .runs import OPTIONS as SMALL
+from .runs import assert_one_wandb_run, history
 
 OPTIONS = [*SMALL, "--logger=wandb"]
 ROOT = Path(__file__).parents[1]
-STEP = "trainer/global_step"
 
 
 def stop(batch: int, number: int, options: list[str]) -> None:
@@ -73,203 +65,66 @@ def resume(run: Path) -> None:
     assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
 
 
-# -- what is there -----------------------------------------------------------------------------------------------------
-
-
-def segments(run: Path) -> list[Path]:
-    return sorted(run.glob("wandb/*run-*/*.wandb"))
-
-
-def read(segment: Path) -> tuple[set[str], list[dict[str, Any]]]:
-    """Ids of runs, and what each call of `log` was given."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
-
-    found = [Record.FromString(record) for record in records(segment.read_bytes())]
-    names = {record.run.run_id for record in found if record.HasField("run")}
-    items = [record.history.item for record in found if record.HasField("history")]
-    logged = [
-        {"/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in items
-    ]
-    return names, [
-        {name: value for name, value in row.items() if not name.startswith("_")} for row in logged
-    ]
-
-
-def history(run: Path) -> Counter[tuple[int, str, float]]:
-    with (run / "metrics.csv").open(newline="") as stream:
-        found = [(int(row.pop("step")), row) for row in csv.DictReader(stream)]
-    return Counter(
-        (step, name, float(value)) for step, row in found for name, value in row.items() if value
-    )
-
-
-def assert_one_run(run: Path) -> None:
-    """W&B holds what metrics.csv holds, with its step; what it holds twice has one value, but for speed."""
-    parts = [read(segment) for segment in segments(run)]
-    assert set.union(*(names for names, _ in parts)) == {(run / "wandb_id.txt").read_text().strip()}
-    rows = [(row.pop(STEP), row) for _, found in parts for row in found]
-    logged = {(step, name, float(value)) for step, row in rows for name, value in row.items()}
-    expected = history(run)
-    assert logged >= expected.keys()
-    assert {name for _, name, _ in logged - expected.keys()} <= {"train/tokens_per_s"}
-    assert [step for step, name, _ in sorted(expected) if name == "train/loss"] == list(range(9))
-    assert [step for step, name, _ in sorted(expected) if name == "train/tokens_per_s"] == [2, 5, 8]
-
-
-# -- a run that goes on ------------------------------------------------------------------------------------------------
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The runs that W&B starts."""
+    runs: list[Any] = []
+    init = wandb.init
+    monkeypatch.setattr("wandb.init", lambda **options: runs.append(init(**options)) or runs[-1])
+    return runs
 
 
 def test_a_run_that_is_stopped_twice_is_one_run(run: Path) -> None:
-    stop(1, signal.SIGTERM, [*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"])
-    resume(run)
-    assert len(segments(run)) == 3
-    assert_one_run(run)
+    resume = [*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]
+    stop(1, signal.SIGTERM, resume)
+    assert main(resume) == 0
+    assert len(list(run.glob("wandb/*run-*"))) == 3
+    assert_one_wandb_run(run)
+    losses = [row["step"] for row in history(run) if row["train/loss"]]
+    assert losses == [str(step) for step in range(9)]
 
 
-def lose(run: Path, step: int) -> None:
-    """Leave what W&B had written when it was killed within a row of this step."""
-    (segment,) = segments(run)
-    while any(row.step >= step for row in rows(segment)):
-        os.truncate(segment, segment.stat().st_size - 40)
-
-
-@pytest.mark.parametrize("step", [0, pytest.param(6, marks=pytest.mark.slow)])
-def test_what_a_kill_took_is_logged_again(run: Path, step: int) -> None:
-    lose(run, step)
-    with (run / "metrics.csv").open("a") as stream:
-        stream.write("0,1")  # the beginning of a row
-    resume(run)
-    assert_one_run(run)
-
-
-@pytest.mark.slow
-def test_what_was_logged_again_is_not_logged_once_more(run: Path) -> None:
-    lose(run, 4)
-    stop(1, signal.SIGTERM, [*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"])
-    resume(run)
-    assert_one_run(run)
+def test_a_resumed_run_does_not_overwrite_the_one_before(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    init = wandb.init
+    monkeypatch.setattr("wandb.init", lambda **options: given.update(options) or init(**options))
+    assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
+    assert given["resume"] == "allow"
+    assert given["id"] == (run / "wandb_id.txt").read_text().strip()
 
 
 @pytest.mark.slow
 def test_a_run_without_wandb_can_go_on_with_it(run: Path) -> None:
     shutil.rmtree(run / "wandb")
     (run / "wandb_id.txt").unlink()
-    resume(run)
-    assert_one_run(run)
-
-
-@pytest.mark.slow
-def test_a_killed_run_is_one_run(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = [
-        sys.executable,
-        str(ROOT / "main.py"),
-        *OPTIONS,
-        f"--run_dir={run}",
-        "--save_every_n_steps=2",
-    ]
-    surroundings = {
-        name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
-    }  # that of other tests
-    training = subprocess.Popen(
-        command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    history = run / "metrics.csv"
-    while not history.is_file() or len(history.read_text().splitlines()) < 5:
-        assert training.poll() is None
-        time.sleep(0.01)
-    training.kill()
-    training.wait()
-    time.sleep(
-        2
-    )  # W&B's own process looks whether its parent is alive, and may write before it ends
-    resume(run)
-    assert_one_run(run)
+    assert main([*OPTIONS, f"--run_dir={run}", "--ckpt_path=last"]) == 0
+    assert_one_wandb_run(run)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_only_the_first_process_logs(run: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_process_logs(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logged: list[dict[str, float]] = []
     monkeypatch.setattr("wandb.init", lambda **options: SimpleNamespace(log=logged.append))
     monkeypatch.setattr(rank_zero_only, "rank", rank)
-    (run / "metrics.csv").write_text("lost,step\n0.5,1\n0.5,1\n0.25,2\n")
-    logger = Continued(
-        run, resumed_at=2, offline=True, id=(run / "wandb_id.txt").read_text().strip()
-    )
-    logger.log_metrics({"new": 1.0}, 2)
-    logger.experiment.log({"newer": 1.0})
-    first = [{"lost": 0.5, STEP: 1}, {"new": 1.0, STEP: 2}, {"newer": 1.0}]
-    assert logged == (first if rank == 0 else [])
+    logger = Wandb(tmp_path, offline=True)
+    logger.log_metrics({"loss": 1.0}, 2)
+    logger.experiment.log({"more": 1.0})
+    expected = [{"loss": 1.0, "trainer/global_step": 2}, {"more": 1.0}]
+    assert logged == (expected if rank == 0 else [])
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def written(contents: list[bytes]) -> bytes:
-    """Records as LevelDB logs lay them out."""
-    data = b":W&B\xe1\xbe\x00"
-    for content in contents:
-        begun, done = False, False
-        while not done:
-            left = BLOCK - len(data) % BLOCK
-            if left < 7:
-                data += bytes(left)
-                continue
-            piece, content = content[: left - 7], content[left - 7 :]
-            done = not content
-            body = bytes([{(0, 1): 1, (0, 0): 2, (1, 0): 3, (1, 1): 4}[begun, done]]) + piece
-            data += struct.pack("<IH", zlib.crc32(body), len(piece)) + body
-            begun = True
-    return data
-
-
-@pytest.mark.parametrize("left", range(16))  # bytes of the first block, behind its first record
-def test_records_are_read_up_to_the_end_or_damage(left: int) -> None:
-    contents = [
-        bytes([7]) * (BLOCK - 14 - left),
-        b"short",
-        random.Random(left).randbytes(3 * BLOCK),
-        b"",
-        b"last",
-    ]
-    data, ends = written(contents), [len(written(contents[:i])) for i in range(1, 6)]
-    assert list(records(data)) == contents
-    for length in (*range(0, len(data), 997), *(end - 1 for end in ends), *ends):
-        expected = contents[: sum(end <= length for end in ends)]
-        assert list(records(data[:length])) == expected
-        assert list(records(data[:length] + bytes(100))) == expected  # a disk that lost its power
-    damaged = bytearray(data)
-    damaged[2 * BLOCK] ^= 1
-    assert list(records(bytes(damaged))) == contents[:2]
-
-
-def test_a_segment_cut_anywhere_gives_the_rows_before(run: Path) -> None:
-    (segment,) = segments(run)
-    data, whole = segment.read_bytes(), list(rows(segment))
-    assert [row.step for row in whole] == sorted(row.step for row in whole) and len(whole) > 10
-    for length in range(0, len(data), 331):
-        segment.write_bytes(data[:length])
-        found = list(rows(segment))
-        assert found == whole[: len(found)]
-
-
-def test_the_whole_config_is_logged_once(run: Path) -> None:
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
-
-    (segment,) = segments(run)
-    found = [Record.FromString(record) for record in records(segment.read_bytes())]
-    items = [
-        item for record in found for item in (*record.run.config.update, *record.config.update)
-    ]
-    logged = {item.key: json.loads(item.value_json) for item in items}
+def test_the_whole_config_is_logged_once(started: list[Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main([*OPTIONS, f"--run_dir={run}", "--trainer.max_epochs=1"]) == 0
+    logged = dict(started[0].config)
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert {name: logged[name] for name in config} == config
-    assert logged.keys() - config.keys() == {
-        "_wandb",
-        "config",
-        "git",
-        "parameters",
-    }  # nothing by a second name
+    extra = {"config", "git", "parameters"}  # and nothing by a second name
+    assert logged.keys() - config.keys() == extra
 
 
 @pytest.fixture
@@ -299,7 +154,7 @@ def test_without_a_network_a_run_is_logged_offline(
         r"W&B is offline \(.*(refused|deadline exceeded)\); `wandb sync \S+` uploads", said
     )
     (segment,) = run.glob("wandb/offline-run-*/*.wandb")
-    assert sum("train/loss" in row.values for row in rows(segment)) == 3
+    assert b"train/loss" in segment.read_bytes()
 
 
 def train(run: Path, **variables: str) -> subprocess.CompletedProcess[str]:

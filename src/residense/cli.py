@@ -31,48 +31,34 @@ import residense.data.classification  # short class names are found among the cl
 import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
-from residense import slurm, trust
-from residense.arguments import (
-    UsageError,
-    arrange,
-    class_config,
-    config_files,
-    other_version,
-    read_checkpoint,
-)
+from residense import preemption, trust
+from residense.arguments import arrange
 from residense.callbacks.ema import EMA
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
-from residense.callbacks.report import Report, results_file
-from residense.checkpoints import AtomicIO, is_trained, moved
-from residense.data.vocabulary import Vocabulary
+from residense.callbacks.report import Report
+from residense.checkpoint_io import AtomicIO, read
+from residense.environment import describe, git_state
+from residense.errors import UsageError
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import printable, say
 from residense.parser import Parser, locate
-from residense.run import (
-    claim,
-    git_state,
-    is_terminal,
-    record_run,
-    release,
-    run_directory,
-    surroundings,
-)
-from residense.signals import Stopped, stop_signals
+from residense.preemption import Stopped, stop_signals
+from residense.run import RunDirectory
 from residense.tasks.base import Task
 
 set_parsing_settings(
     config_read_mode_fsspec_enabled=False
 )  # Lightning has configs read from any URL
 
-HYPER_PARAMETERS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
 CLASSES = {
     "trainer": L.Trainer,
     "checkpoint": ModelCheckpoint,
     "early_stopping": EarlyStopping,
     "ema": EMA,
 }
+OF_TEXT = 'Parser key "config"'  # how jsonargparse calls a config that was given as text
 PACKAGE = str(Path(__file__).parent)
 
 
@@ -85,7 +71,7 @@ class Version(argparse.Action):
         )
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
-        print(surroundings())
+        print(describe())
         parser.exit()
 
 
@@ -94,7 +80,7 @@ class CLI(LightningCLI):
 
     def __init__(self, arguments: list[str]):
         self.arguments = arguments
-        self.run_dir: Path | None = None
+        self.run: RunDirectory | None = None
         super().__init__(
             Task,
             L.LightningDataModule,
@@ -125,18 +111,15 @@ class CLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
+        configs = [word.removeprefix("--config=") for word in args if word.startswith("--config=")]
         try:
             self.config = parser.parse_args(args)
         except UsageError as error:
-            ckpt = next(
-                (word.partition("=")[2] for word in args if word.startswith("--ckpt_path=")), None
-            )
-            if ckpt is None:
-                raise
-            message = str(error).replace(
-                'Parser key "config"', ckpt, 1
-            )  # what the checkpoint was trained with
-            raise UsageError(message + other_version(read_checkpoint(ckpt))) from None
+            message = locate(str(error), [name for name in configs if name[0] != "{"])
+            ckpt = _value("--ckpt_path=", args)
+            if ckpt and message.startswith(f"{OF_TEXT}: "):
+                message = message.replace(OF_TEXT, ckpt, 1) + read(ckpt).saved_by()
+            raise UsageError(message) from None
         options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
         for part, base in {"model": Task, "data": L.LightningDataModule}.items():
             trust.check(options.get(part), base, part)
@@ -228,7 +211,7 @@ class CLI(LightningCLI):
             raise UsageError(f"--output {output} is not a file in a folder that exists")
         if self.subcommand == "fit":
             self._refuse_what_would_be_lost(options)
-            self.run_dir = run_directory(options.name, options.run_dir)
+            self.run = RunDirectory.create(options.name, options.run_dir)
             if options.checkpoint.dirpath:
                 raise UsageError(
                     "checkpoints are kept in the run directory: use --run_dir, not --checkpoint.dirpath"
@@ -236,7 +219,7 @@ class CLI(LightningCLI):
             if options.checkpoint.save_top_k != 1 and options.checkpoint.filename == "best":
                 options.checkpoint.filename = "best-{epoch}"  # several best ones need several names
         elif options.run_dir:
-            self.run_dir = Path(options.run_dir)
+            self.run = RunDirectory(options.run_dir)
 
     def _refuse_what_would_be_lost(self, options: Any) -> None:
         """A resumed run keeps its model; a finished one is not overwritten."""
@@ -246,20 +229,17 @@ class CLI(LightningCLI):
                 "--ckpt_path goes on with a run, --init_from begins a new one: give one of them"
             )
         if ckpt:
-            checkpoint = read_checkpoint(ckpt)
-            before = {name: class_config(checkpoint[key]) for name, key in HYPER_PARAMETERS.items()}
-            now = {name: options[name].as_dict() for name in before}
-            changed = sorted(
-                {d for name in before for d in differences(before[name], now[name], name)}
-            )
+            checkpoint = read(ckpt)
+            now = {name: options[name].as_dict() for name in checkpoint.settings}
+            changed = sorted(differences(checkpoint.settings, now, ""))
             if changed:
                 raise UsageError(
                     f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would change; "
-                    f"leave that out, or begin a new run with --init_from{other_version(checkpoint)}"
+                    f"leave that out, or begin a new run with --init_from{checkpoint.saved_by()}"
                 )
         elif (
             options.run_dir
-            and _holds_a_run(Path(options.run_dir))
+            and RunDirectory(options.run_dir).is_started()
             and "LOCAL_RANK" not in os.environ
         ):
             raise UsageError(
@@ -272,11 +252,11 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             self._check_monitors(options)
         if options.get("ckpt_path"):
-            self.model.adopt(Vocabulary(**read_checkpoint(options.ckpt_path)["vocabulary"]))
+            self.model.adopt(read(options.ckpt_path).vocabulary)
         elif options.get("init_from") and self.subcommand == "fit":
-            checkpoint = read_checkpoint(options.init_from)
-            self.datamodule.known = Vocabulary(**checkpoint["vocabulary"])
-            self.model.initial_weights = checkpoint["state_dict"]
+            checkpoint = read(options.init_from)
+            self.datamodule.known = checkpoint.vocabulary
+            self.model.initial_weights = checkpoint.weights
 
     def _check_monitors(self, options: Any) -> None:
         """What is watched must be logged, and be better in the direction that is asked for."""
@@ -298,12 +278,13 @@ class CLI(LightningCLI):
             self._check_sharding(options)
         callbacks: list[L.Callback] = []
         if self.subcommand != "predict" and options.trainer.enable_progress_bar is not False:
-            callbacks.append(Bar() if is_terminal() else Lines())
-        callbacks += [Predictions(self._output(options)), Report(self.run_dir)]
+            callbacks.append(Bar() if sys.stdout.isatty() else Lines())
+        callbacks += [Predictions(self._output(options)), Report(self.run)]
         if self.subcommand == "fit":
             callbacks += self._own_callbacks(options)
         config = {**options.trainer, **kwargs}
-        config["default_root_dir"] = self.run_dir or config.get("default_root_dir")
+        if self.run:
+            config["default_root_dir"] = self.run.path
         config["enable_checkpointing"] = (
             self.subcommand == "fit" and config.get("enable_checkpointing") is not False
         )
@@ -311,16 +292,14 @@ class CLI(LightningCLI):
             config.get("enable_progress_bar") is not False and self.subcommand != "predict"
         )
         if config.get("logger") in (None, True):
-            run_dir = self.run_dir if self.subcommand == "fit" else None
+            run = self.run if self.subcommand == "fit" else None
             ckpt = options.get("ckpt_path")
-            rows = read_checkpoint(ckpt).get("rows", 0) if ckpt else 0
-            config["logger"] = (
-                loggers(options.logger, run_dir, options.project, rows) if run_dir else False
-            )
+            rows = read(ckpt).progress.rows if ckpt else 0
+            config["logger"] = loggers(options.logger, run, options.project, rows) if run else False
         plugins = config.get("plugins") or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicIO()]
         if SLURMEnvironment.detect():
-            config |= slurm.layout(config["num_nodes"], config["devices"])
+            config |= preemption.layout(config["num_nodes"], config["devices"])
             config["plugins"].append(SLURMEnvironment(auto_requeue=False))  # `Last` does that
         try:
             trainer = self._instantiate_trainer(config, callbacks)
@@ -342,37 +321,25 @@ class CLI(LightningCLI):
             raise UsageError(
                 "sharded weights have no average: leave --ema.decay out, or use --trainer.strategy ddp"
             )
-        for state in (
-            read_checkpoint(options.ckpt_path)["optimizer_states"]
-            if options.get("ckpt_path")
-            else ()
-        ):
-            numbers = [number for group in state["param_groups"] for number in group["params"]]
-            if numbers == sorted(
-                numbers
-            ):  # numbered by groups; sharded runs number in the order of the model
-                raise UsageError(
-                    f"{options.ckpt_path} is of a run without sharding: go on with its own --trainer.strategy, or "
-                    "begin a new run with --init_from"
-                )
+        if options.get("ckpt_path") and not read(options.ckpt_path).is_sharded:
+            raise UsageError(
+                f"{options.ckpt_path} is of a run without sharding: go on with its own "
+                "--trainer.strategy, or begin a new run with --init_from"
+            )
 
     def _own_callbacks(self, options: Any) -> list[L.Callback]:
         averaged = [options.ema] if options.ema.decay else []
         if options.trainer.enable_checkpointing is False:
             return [*averaged, options.early_stopping]
-        assert self.run_dir is not None
-        options.checkpoint.dirpath = str((self.run_dir / "checkpoints").absolute())
-        last = Last(Path(options.checkpoint.dirpath), options.save_every_n_steps)
+        assert self.run is not None
+        options.checkpoint.dirpath = str(self.run.checkpoints.absolute())
+        last = Last(self.run.last.absolute(), options.save_every_n_steps)
         return [*averaged, options.early_stopping, options.checkpoint, last]
 
     def _output(self, options: Any) -> Path | None:
         if options.output:
             return Path(options.output)
-        return (
-            self.run_dir / "predictions.jsonl"
-            if self.run_dir and self.subcommand != "predict"
-            else None
-        )
+        return self.run.predictions if self.run and self.subcommand != "predict" else None
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -394,56 +361,53 @@ class CLI(LightningCLI):
     def _is_complete(self) -> bool:
         """Whether the checkpoint is of a run that was trained and tested; then its best model is known."""
         options, saved = self.config_init["fit"], self.trainer.checkpoint_callback
-        checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else {}
-        if (
-            not isinstance(saved, ModelCheckpoint)
-            or not checkpoint
-            or not is_trained(self.trainer, checkpoint)
-        ):
+        if not options.ckpt_path or not isinstance(saved, ModelCheckpoint):
             return False
-        if saved.state_key not in checkpoint["callbacks"]:
+        checkpoint = read(options.ckpt_path)
+        state = checkpoint.relocate(saved) if checkpoint.is_trained(self.trainer) else None
+        if state is None:
             return False
-        saved.load_state_dict(moved(checkpoint["callbacks"][saved.state_key], str(saved.dirpath)))
+        saved.load_state_dict(state)
         self.datamodule.prepare_data()
         self.datamodule.vocabulary = self.model.vocabulary
         self.datamodule.setup("fit")
-        assert self.run_dir is not None
-        return not options.test_after_fit or results_file(self.run_dir, self._evaluation()).exists()
+        assert self.run is not None
+        return not options.test_after_fit or self.run.results(self._evaluation()).exists()
 
     def _claim(self) -> None:
         """Hold the run directory, and clean up after a process that was killed there."""
-        assert self.run_dir is not None
+        assert self.run is not None
         if self.trainer.is_global_zero:
-            claim(self.run_dir)
+            self.run.claim()
 
     def _evaluation(self) -> str:
         """How the best model is evaluated after training."""
         return "test" if "test" in self.datamodule.splits else "validate"
 
     def before_fit(self) -> None:
-        assert self.run_dir is not None
+        assert self.run is not None
         self.datamodule.prepare_data()  # what is wrong with the data is said before anything is written
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.run.path.mkdir(parents=True, exist_ok=True)
         self._claim()
         if self.trainer.is_global_zero:
             for stage in ("validate", "test"):  # the best model may become another one
-                results_file(self.run_dir, stage).unlink(missing_ok=True)
-            record_run(self.run_dir, self.resolved(), self.arguments)
-            remember_wandb(self.run_dir, self.trainer.loggers)
+                self.run.results(stage).unlink(missing_ok=True)
+            self.run.record(self.resolved(), self.arguments)
+            remember_wandb(self.run, self.trainer.loggers)
         for logger in self.trainer.loggers:
             if not isinstance(logger, History):
                 logger.log_hyperparams(
                     {**_plain(self.config["fit"].as_dict()), "git": git_state().splitlines()[:2]}
                 )
             if getattr(logger, "_offline", None) is True:
-                reason = getattr(logger, "offline_because", "")
+                reason = getattr(logger, "offline_reason", "")
                 offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
-                say(
-                    f"{offline}; `wandb sync {self.run_dir}/wandb/offline-run-*` uploads the run later"
-                )
-        say(f"run directory: {self.run_dir}")
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        stop_signals.deferred = any(isinstance(callback, Last) for callback in callbacks)
+                say(f"{offline}; `wandb sync {self.run.wandb}/offline-run-*` uploads the run later")
+        say(f"run directory: {self.run}")
+        stop_signals.deferred = any(
+            isinstance(callback, Last)
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+        )
 
     def after_fit(self) -> None:
         if stop_signals.received:
@@ -475,15 +439,14 @@ class CLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
                 logger.experiment.finish()
-        assert self.run_dir is not None
-        release(self.run_dir)
-        print(f"run directory: {self.run_dir}")
+        assert self.run is not None
+        self.run.release()
+        print(f"run directory: {self.run}")
         best = self._best()
         if best and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
-            print(
-                f"best {best.monitor} {best.best_model_score:.4f} in epoch {read_checkpoint(path)['epoch'] + 1}"
-            )
+            epoch = read(path).epoch + 1
+            print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {epoch}")
             own = trust.own_modules(self.config["fit"].as_dict())
             flag = f" --trust {','.join(sorted(own))}" if own else ""
             print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')
@@ -517,9 +480,8 @@ class Plan(CLI):
         return getattr(self.datamodule, "fingerprint", None)
 
 
-def _holds_a_run(path: Path) -> bool:
-    """Whether anything was saved there: a run that ended before that is begun again."""
-    return any((path / "checkpoints").glob("*.ckpt"))
+def _value(option: str, words: Sequence[str]) -> str | None:
+    return next((word.removeprefix(option) for word in words if word.startswith(option)), None)
 
 
 def _plain(config: object) -> Any:
@@ -583,7 +545,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(error, OSError) and error.filename
             else str(error)
         )
-        lines = f"error: {locate(message, config_files(words))}".split("\n")
+        lines = f"error: {message}".split("\n")
         print("\n".join(map(printable, lines)), file=sys.stderr)
         return 2
     return 0

@@ -1,14 +1,16 @@
-"""What is logged, and that a resumed run goes on with it: metrics.csv, and one run of W&B.
+"""Loggers of a run that can be resumed: metrics.csv, and one run of W&B.
 
-Lightning's CSV logger deletes its file when it finds a directory in use; its W&B logger begins a new run. W&B writes a
-second or more after it was given something, so a killed run has lost there what metrics.csv still holds.
+Lightning's CSV logger deletes its file when the directory is used again, and its W&B logger starts
+a new run. metrics.csv is exact; W&B may have the rows since the last checkpoint twice.
 """
 
 import csv
 import io
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,32 +18,31 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from residense.arguments import UsageError
 from residense.data.cache import write_atomically
-from residense.run import has_wandb_login
-from residense.wandb_segments import rows, segments
+from residense.errors import UsageError
+from residense.run import RunDirectory
 
-WAITING = 100  # rows that are kept back until they are written together
-PATIENCE = 8.0  # seconds in which W&B's server has to answer when a run starts
+BUFFERED = 100  # rows that are written together
+PATIENCE = 8.0  # seconds in which the server of W&B has to answer when a run starts
 
 
 class History(Logger):
-    """`run_dir/metrics.csv`: a row for each call, a column for each metric.
+    """`metrics.csv`: a row for each call, a column for each metric.
 
     Args:
-        run_dir: directory of the run.
-        resumed_at: rows there were when the checkpoint was written that a run goes on with; later ones are cut.
+        path: the file.
+        resumed_at: number of rows when the checkpoint was saved that is resumed; later rows are
+            removed.
 
     Attributes:
-        num_rows: rows that were logged, and kept of those before.
+        num_rows: number of rows logged so far.
     """
 
-    def __init__(self, run_dir: Path, resumed_at: int = 0):
+    def __init__(self, path: Path, resumed_at: int = 0):
         super().__init__()
-        self.path, self.num_rows = run_dir / "metrics.csv", len(kept_rows(run_dir, resumed_at))
-        self._columns: list[str] | None = (
-            None  # of the file; null while it is that of the run before
-        )
+        self.path = path
+        self.num_rows = len(_read(self.path, resumed_at))
+        self._columns: list[str] = []  # of the file, once this process has written it
         self._waiting: list[dict[str, str]] = []
 
     @property
@@ -57,42 +58,36 @@ class History(Logger):
         return str(self.path.parent)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """They are in config.yaml."""
+        """Do nothing: config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a row."""
-        self._waiting.append(
-            {name: str(value) for name, value in metrics.items()} | {"step": str(step)}
-        )
+        row = {name: str(value) for name, value in metrics.items()}
+        self._waiting.append(row | {"step": str(step)})
         self.num_rows += 1
-        if len(self._waiting) >= WAITING:
+        if len(self._waiting) >= BUFFERED:
             self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the rows that wait: the file anew where there are new columns, else behind the others.
+        """Append the buffered rows; rewrite the file if they have new columns.
 
         Raises:
             OSError: the disk is full.
         """
         if not self._waiting:
             return
-        kept = (
-            kept_rows(self.path.parent, self.num_rows - len(self._waiting))
-            if self._columns is None
-            else []
-        )
-        columns = sorted(set(self._columns or []).union(*kept, *self._waiting))
-        if columns != self._columns:
-            kept = kept_rows(self.path.parent, self.num_rows - len(self._waiting))
-            write_atomically(
-                self.path,
-                (",".join(columns) + "\n" + _lines(columns, kept + self._waiting)).encode(),
-            )
-        else:
+        columns = sorted(set(self._columns).union(*self._waiting))
+        if columns == self._columns:
             self._append(_lines(columns, self._waiting))
-        self._columns, self._waiting = columns, []
+        else:
+            rows = [*_read(self.path, self.num_rows - len(self._waiting)), *self._waiting]
+            columns = sorted(set().union(*rows))
+            header = ",".join(columns) + "\n"
+            write_atomically(self.path, (header + _lines(columns, rows)).encode())
+        self._columns = columns
+        self._waiting = []
 
     def _append(self, lines: str) -> None:
         size = self.path.stat().st_size
@@ -100,122 +95,104 @@ class History(Logger):
             with self.path.open("a", newline="") as stream:
                 stream.write(lines)
         except OSError as error:
-            os.truncate(
-                self.path, size
-            )  # a part of them was written, and the next attempt would add all
+            os.truncate(self.path, size)  # the next attempt writes all of them
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def finalize(self, status: str) -> None:
-        """Write what waits."""
+        """Write the buffered rows."""
         self.save()
 
 
-def _lines(columns: list[str], table: list[dict[str, str]]) -> str:
+def _lines(columns: list[str], rows: list[dict[str, str]]) -> str:
     text = io.StringIO()
-    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(table)
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def kept_rows(run_dir: Path, resumed_at: int) -> list[dict[str, str]]:
-    """The first rows of metrics.csv; a last line without an end was being written and is none."""
-    path = run_dir / "metrics.csv"
-    if not resumed_at or not path.is_file():
+def _read(path: Path, number: int) -> list[dict[str, str]]:
+    """The first rows of metrics.csv; an unfinished last line is not a row."""
+    if not number or not path.is_file():
         return []
     with path.open(newline="") as stream:
-        whole = (line for line in stream if line.endswith("\n"))
-        return [row for row, _ in zip(csv.DictReader(whole), range(resumed_at), strict=False)]
+        lines = (line for line in stream if line.endswith("\n"))
+        return list(islice(csv.DictReader(lines), number))
 
 
-class Continued(WandbLogger):
-    """WandbLogger that logs again, before anything new, what metrics.csv holds and its own files have lost.
+class Wandb(WandbLogger):
+    """WandbLogger that logs offline where the server of W&B cannot be reached.
 
     Args:
         run_dir: directory of the run.
-        resumed_at: rows of metrics.csv that the run goes on with.
         options: those of WandbLogger.
 
     Attributes:
-        offline_because: why the run is logged offline although there is a key; empty if it is not.
+        offline_reason: why the run is logged offline despite a key; empty if it is not.
     """
 
-    def __init__(self, run_dir: Path, resumed_at: int = 0, **options: Any):
-        super().__init__(
-            save_dir=run_dir.absolute(), **options
-        )  # W&B's own process may stand elsewhere
-        self.run_dir, self.resumed_at, self._taken_over = run_dir, resumed_at, False
-        self.offline_because = ""
-        self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is not set
+    def __init__(self, run_dir: Path, **options: Any):
+        # an absolute path: the process of W&B may have another working directory
+        super().__init__(save_dir=run_dir.absolute(), **options)
+        self.offline_reason = ""
+        self._wandb_init.pop("anonymous", None)  # deprecated; W&B warns even if it is not set
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run of W&B; the first call takes over what was logged before, in the main process alone."""
-        if self._taken_over:
-            return super().experiment
-        from wandb.errors import Error
-
-        lost = self._lost()  # before there is a new segment
-        try:
-            run, self._taken_over = self._online_or_offline(), True
-        except Error as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(
-                f"W&B: {reason}; WANDB_MODE=offline logs to files, --logger csv leaves W&B out"
-            ) from None
-        for step, values in lost.items():
-            self.log_metrics(values, step)
-        return run
-
-    def _online_or_offline(self) -> Any:
-        import wandb
-        from wandb.errors import AuthenticationError, CommError
+        """The run of W&B, started by the first call."""
+        from wandb.errors import AuthenticationError, CommError, Error
 
         try:
             return super().experiment
         except CommError as error:
             if self._offline or isinstance(error, AuthenticationError):
-                raise
-            self.offline_because = str(error).splitlines()[-1]
+                raise _wandb_error(error) from None
+            self.offline_reason = str(error).splitlines()[-1]
+        except Error as error:
+            raise _wandb_error(error) from None
+        return self._offline_experiment()
+
+    def _offline_experiment(self) -> Any:
+        import wandb
+
         wandb.teardown()  # its process still holds the id of the run
-        self._offline, self._wandb_init["mode"] = True, "offline"
+        self._offline = True
+        self._wandb_init["mode"] = "offline"
         return super().experiment
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the run of W&B where training failed: the next run of this process would be logged into it."""
+        """End the W&B run after a failure, so that the next run of this process is another one."""
         super().finalize(status)
         if status == "failed" and self._experiment is not None:
             self._experiment.finish(exit_code=1)
 
-    def _lost(self) -> dict[int, dict[str, float]]:
-        found = (
-            row for segment in segments(self.run_dir, str(self.version)) for row in rows(segment)
-        )
-        held = {(row.step, name) for row in found for name in row.values}
-        lost: dict[int, dict[str, float]] = {}
-        for row in kept_rows(self.run_dir, self.resumed_at):
-            step = int(row.pop("step"))
-            values = {
-                name: float(value)
-                for name, value in row.items()
-                if value and (step, name) not in held
-            }
-            lost.setdefault(step, {}).update(values)
-        return {step: values for step, values in sorted(lost.items()) if values}
+
+def _wandb_error(error: Exception) -> UsageError:
+    reason = str(error).splitlines()[0]
+    return UsageError(
+        f"W&B: {reason}; log to files with WANDB_MODE=offline, or without W&B with --logger csv"
+    )
 
 
 def loggers(
-    kind: str, run_dir: Path, project: str, resumed_at: int
+    kind: str, run: RunDirectory, project: str, resumed_at: int
 ) -> list[Logger] | Literal[False]:
-    """What `--logger wandb`, `csv` or `none` means for a run that goes on with so many rows of its history."""
+    """Make the loggers that `--logger` names: `wandb`, `csv` or `none`.
+
+    Args:
+        kind: value of `--logger`.
+        run: directory of the run.
+        project: project of W&B.
+        resumed_at: rows of metrics.csv that a resumed run keeps.
+    """
     if kind == "none":
         return False
-    history = History(run_dir, resumed_at)
-    return [history, _wandb(run_dir, project, resumed_at)] if kind == "wandb" else [history]
+    history = History(run.metrics, resumed_at)
+    return [history, _wandb(run, project)] if kind == "wandb" else [history]
 
 
-def _wandb(run_dir: Path, project: str, resumed_at: int) -> Logger:
-    """W&B, offline where it could not log in; one run however often it is resumed."""
+def _wandb(run: RunDirectory, project: str) -> Logger:
+    """W&B, offline without a key; a resumed run keeps its id."""
     try:
         import wandb
     except ModuleNotFoundError:
@@ -223,40 +200,44 @@ def _wandb(run_dir: Path, project: str, resumed_at: int) -> Logger:
             "W&B is missing: pip install wandb, or leave it out with --logger csv"
         ) from None
 
-    offline = os.environ.get("WANDB_MODE") == "offline" or not has_wandb_login()
-    folder = (run_dir / "wandb").absolute()
+    folder = run.wandb.absolute()
     os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault(
-        "WANDB_DATA_DIR", str(folder)
-    )  # by default these are in the home directory, which may
-    os.environ.setdefault(
-        "WANDB_CACHE_DIR", str(folder / "cache")
-    )  # be read-only, and is not that of another machine
-    settings: dict[str, Any] = {
-        "x_transaction_log_flush_interval": 1.0
-    }  # the usual 15 s are lost when a job is killed
+    # by default these are in the home directory, which may be read-only
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder))
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))
+    settings: dict[str, Any] = {"x_transaction_log_flush_interval": 1.0}  # a kill loses as much
     if "WANDB_INIT_TIMEOUT" not in os.environ:
         settings["init_timeout"] = PATIENCE
-    file = run_dir / "wandb_id.txt"
-    name = (
-        file.read_text().strip()
-        if file.is_file()
-        else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-    )
-    return Continued(
-        run_dir,
-        resumed_at,
-        name="/".join(run_dir.parts[-2:]),
+    return Wandb(
+        run.path,
+        name="/".join(run.path.parts[-2:]),
         project=project,
-        offline=offline,
-        id=name,
-        resume="allow",
+        offline=os.environ.get("WANDB_MODE") == "offline" or not _has_wandb_login(),
+        id=_wandb_id(run.wandb_id),
+        resume="allow",  # jsonargparse and Lightning would pass null, which overwrites the run
         settings=wandb.Settings(**settings),
     )
 
 
-def remember_wandb(run_dir: Path, trainer_loggers: Iterable[Logger]) -> None:
+def _wandb_id(file: Path) -> str:
+    if file.is_file():
+        return file.read_text().strip()
+    return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+
+
+def _has_wandb_login() -> bool:
+    """Return whether W&B can log in without asking: a key in the environment or in ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    host = re.sub(r"^https?://", "", url).split("/")[0]
+    names = (os.environ.get("NETRC"), "~/.netrc", "~/_netrc")
+    files = [Path(name).expanduser() for name in names if name]
+    return any(host in file.read_text(errors="replace") for file in files if file.is_file())
+
+
+def remember_wandb(run: RunDirectory, trainer_loggers: Iterable[Logger]) -> None:
     """Keep the id of the W&B run, for when it is resumed."""
     for logger in trainer_loggers:
         if isinstance(logger, WandbLogger) and logger.version is not None:
-            write_atomically(run_dir / "wandb_id.txt", f"{logger.version}\n".encode())
+            write_atomically(run.wandb_id, f"{logger.version}\n".encode())

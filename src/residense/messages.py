@@ -5,16 +5,15 @@ import re
 import sys
 from collections.abc import Iterable
 
-from lightning.pytorch.utilities import rank_zero_only
-
 # What JSON leaves as it is though a terminal obeys it: DEL, C1 controls, line separators, bidirectional controls.
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-@rank_zero_only
 def say(*lines: str) -> None:
     """Print lines to standard error, on the first process only."""
-    for line in lines:
+    from lightning.pytorch.utilities import rank_zero_only  # heavy, and main.py must start quickly
+
+    for line in lines if getattr(rank_zero_only, "rank", 0) == 0 else ():
         print(printable(line), file=sys.stderr, flush=True)
 
 

@@ -167,10 +167,10 @@ def own_file(module: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
-def kept_modules(run_dir: Path) -> set[str]:
-    """The user's files that are still what they were when the run in a directory began; packages are not kept."""
+def kept_modules(copies: Path) -> set[str]:
+    """The user's files that are equal to the copies that a run has made of them; packages have none."""
     kept = set()
-    for copy in (run_dir / "own_code").glob("*.py"):
+    for copy in copies.glob("*.py"):
         file = own_file(copy.stem) if origin(copy.stem) == "own" else None
         if file is not None and file.name == copy.name and file.read_bytes() == copy.read_bytes():
             kept.add(copy.stem)

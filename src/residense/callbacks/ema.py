@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
+from residense.checkpoints import Checkpoint
 from residense.messages import say
 from residense.nn.norms import BatchNorm
 
@@ -61,8 +62,7 @@ class EMA(WeightAveraging):
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._swapped:  # saved within a validation, while each holds what is the other's
-            average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
-            checkpoint |= {"current_model_state": current, "state_dict": average}
+            Checkpoint(checkpoint).swap_averages()
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

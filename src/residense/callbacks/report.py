@@ -1,7 +1,7 @@
 """The last thing a run says: scores by type, what they are held against, where everything is, what to type next."""
 
 import io
-from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import lightning as L
@@ -13,21 +13,21 @@ from rich.text import Text
 
 from residense.data.cache import write_atomically
 from residense.messages import printable, say, to_json
-from residense.signals import Stopped, signal_name
+from residense.preemption import Stopped
+from residense.run import STAGES, RunDirectory
 
 MOST_DRAWN = 150  # classes of a confusion matrix that is drawn: more would be no picture
-STAGES = {"validate": "val", "test": "test"}
 
 
 class Report(L.Callback):
     """Prints the scores of `validate` and `test`, and keeps them as JSON and as W&B tables.
 
     Args:
-        run_dir: where the JSON goes; null keeps nothing.
+        run: directory that the JSON is kept in; null keeps nothing.
     """
 
-    def __init__(self, run_dir: Path | None = None):
-        self.run_dir = run_dir
+    def __init__(self, run: RunDirectory | None = None):
+        self.run = run
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         parts = {
@@ -46,16 +46,16 @@ class Report(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        if self.run_dir is None or not trainer.is_global_zero:
+        if self.run is None or not trainer.is_global_zero:
             return
-        resume = f"python main.py fit --run_dir {self.run_dir} --ckpt_path last"
+        resume = f"python main.py fit --run_dir {self.run} --ckpt_path last"
         if isinstance(exception, Stopped):
             done = (
                 "saved; this goes on from the same step"
                 if trainer.global_step
                 else "before the first step; this begins"
             )
-            say(f"{signal_name(exception.number)}: {done}: {resume}")
+            say(f"{Signals(exception.number).name}: {done}: {resume}")
         elif isinstance(exception, KeyboardInterrupt):
             say(
                 f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}"
@@ -70,21 +70,14 @@ class Report(L.Callback):
             if isinstance(logger, WandbLogger):
                 _log_tables(logger, STAGES[stage], results)
                 logger.experiment.finish()
-        if self.run_dir is not None:
+        if self.run is not None:
             if len(results.get("rows", ())) in range(1, MOST_DRAWN):
-                write_atomically(
-                    self.run_dir / f"{STAGES[stage]}_confusion.png", draw_confusion(results)
-                )
+                write_atomically(self.run.confusion(stage), draw_confusion(results))
             content = to_json(results, indent=1) + "\n"
             write_atomically(
-                results_file(self.run_dir, stage), content.encode()
+                self.run.results(stage), content.encode()
             )  # last: a test that has it is whole
         print_scores(results, pl_module.said)  # type: ignore[arg-type]
-
-
-def results_file(run_dir: Path, stage: str) -> Path:
-    """Where the scores of `validate` or `test` are kept."""
-    return run_dir / f"{STAGES[stage]}.json"
 
 
 def print_scores(results: dict[str, Any], said: dict[str, str]) -> None:

@@ -9,15 +9,16 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from residense.checkpoints import Checkpoint
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.messages import say
 from residense.nn.blocks import Block
 from residense.nn.heads import TaggingHead
@@ -140,16 +141,10 @@ class Task(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the vocabulary into the checkpoint; see that its weights and the state of the optimizer are finite."""
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        states = (checkpoint["state_dict"], checkpoint.get("current_model_state", {}))
-        saved = [state[name] for state in states for name in trainable & state.keys()]
-        flags: list[bool] = []
-        for part in (saved, checkpoint.get("optimizer_states", [])):
-            apply_to_collection(
-                part, Tensor, lambda tensor: flags.append(bool(tensor.isfinite().all()))
-            )
-        self._refuse_divergence(all(flags))
+        stored = Checkpoint(checkpoint)
+        self._refuse_divergence(stored.is_finite(trainable))
         if self.vocabulary is not None:
-            checkpoint["vocabulary"] = self.vocabulary.state()
+            stored.add_model(self.vocabulary, sharded=isinstance(self, FSDPModule))
 
     def _last_loss(self) -> Tensor:
         """The training loss of the last step."""
@@ -167,22 +162,17 @@ class Task(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the vocabulary out of the checkpoint, and see that its weights fit."""
+        stored = Checkpoint(checkpoint)
         if self.vocabulary is None:
-            self.adopt(Vocabulary(**checkpoint["vocabulary"]))
-        elif self.vocabulary.state() != checkpoint["vocabulary"]:
-            raise ValueError(
+            self.adopt(stored.vocabulary)
+        elif self.vocabulary != stored.vocabulary:
+            raise UsageError(
                 "the vocabulary of the data differs from that of the checkpoint: resume with the corpus that the run "
                 "began with, or warm-start a new run with --init_from"
             )
-        weights = self.state_dict()
-        stored = checkpoint.get(
-            "state_dict", weights
-        )  # sharded weights have been checked and taken before
-        own, stored = ({k: v.shape for k, v in w.items()} for w in (weights, stored))
-        differing = sorted(k for k in {**own, **stored} if own.get(k) != stored.get(k))
-        if differing:
-            raise ValueError(
-                f"the checkpoint does not fit this model, as {differing[0]} shows: leave out the options that change "
+        if name := stored.misfit(self.state_dict()):
+            raise UsageError(
+                f"the checkpoint does not fit this model, as {name} shows: leave out the options that change "
                 "its layers, or warm-start a new run with --init_from"
             )
 
