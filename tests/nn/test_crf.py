@@ -22,7 +22,7 @@ class Case(NamedTuple):
 def case(
     seed: int, lengths: Sequence[int], labels: int, forbidden: float = 0.0, scale: float = 2.0
 ) -> Case:
-    """Random scores; a share of the moves, starts and ends is forbidden, but the label 0 may follow anything."""
+    """Random scores, some of them forbidden; label 0 may always follow, start and end."""
     source = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -50,7 +50,7 @@ everywhere = pytest.mark.parametrize("given", CASES, ids=range(len(CASES)))
 
 def score(path: Sequence[int], emissions: Tensor, scores: Scores) -> float:
     """Score of one path of one sentence, without its padding, added up by hand."""
-    moved = sum(float(scores.moves[a, b]) for a, b in pairwise(path))
+    moved = sum(float(scores.transitions[a, b]) for a, b in pairwise(path))
     emitted = sum(float(emissions[t, tag]) for t, tag in enumerate(path))
     return float(scores.start[path[0]]) + emitted + moved + float(scores.end[path[-1]])
 
@@ -130,14 +130,14 @@ def test_path_score_adds_up_one_path(given: Case) -> None:
 
 @everywhere
 @pytest.mark.parametrize("seed", range(3))
-def test_chain_probabilities_multiply_to_that_of_any_span(given: Case, seed: int) -> None:
+def test_path_probabilities_multiply_to_that_of_any_span(given: Case, seed: int) -> None:
     source = torch.Generator().manual_seed(seed)
     best = crf.viterbi(*given)
     noise = torch.randint(given.emissions.shape[-1], best.shape, generator=source)
     every = distributions(given)
-    # paths that are likely, possible, and (with a forbidden move) impossible
+    # paths that are likely, possible, and (with a forbidden transition) impossible
     for tags in (best, torch.where(torch.rand(best.shape, generator=source) < 0.5, best, noise)):
-        here, after = crf.chain_probabilities(given.emissions, tags, given.mask, given.scores)
+        here, after = crf.path_probabilities(given.emissions, tags, given.mask, given.scores)
         for sentence, paths_of in enumerate(every):
             path = tags[sentence, given.mask[sentence]].tolist()
             for start, end in ((a, b) for b in range(1, len(path) + 1) for a in range(b)):
@@ -178,8 +178,8 @@ def test_padding_does_not_change_scores(given: Case) -> None:
     torch.testing.assert_close(
         found, crf.path_score(given.emissions, tags, given.mask, given.scores)
     )
-    chains = crf.chain_probabilities(longer.emissions, longer_tags, longer.mask, longer.scores)
-    expected = crf.chain_probabilities(given.emissions, tags, given.mask, given.scores)
+    chains = crf.path_probabilities(longer.emissions, longer_tags, longer.mask, longer.scores)
+    expected = crf.path_probabilities(given.emissions, tags, given.mask, given.scores)
     for new, old in zip(chains, expected, strict=True):
         torch.testing.assert_close(new[:, :length][given.mask], old[given.mask])
 
@@ -222,7 +222,7 @@ def test_extreme_scores_stay_finite(value: float, seed: int) -> None:
     loss = crf.log_partition(emissions, given.mask, scores) - crf.path_score(
         emissions, tags, given.mask, scores
     )
-    chances = crf.chain_probabilities(emissions, tags, given.mask, scores)
+    chances = crf.path_probabilities(emissions, tags, given.mask, scores)
     marginals = crf.marginals(emissions, given.mask, scores)
     (
         loss.sum() + sum(chance[given.mask].sum() for chance in chances) + marginals.square().sum()
@@ -268,11 +268,13 @@ def test_sums_and_gradients_are_exact_however_far_scores_are_apart(
 
 def test_the_only_legal_way_in_may_be_far_behind() -> None:
     ban = math.inf
-    moves = torch.tensor(
+    transitions = torch.tensor(
         [[0, 0, -ban], [0, 0, 0], [0, 0, 0]], dtype=torch.float64
     )  # O, B, I: no I after O
     scores = Scores(
-        moves, torch.tensor([0, 0, -ban], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        transitions,
+        torch.tensor([0, 0, -ban], dtype=torch.float64),
+        torch.zeros(3, dtype=torch.float64),
     )
     emissions = torch.tensor([[[800, 0, 0], [0, 0, 2400]]], dtype=torch.float64).requires_grad_()
     found = crf.log_partition(emissions, torch.ones(1, 2, dtype=torch.bool), scores)
@@ -294,7 +296,7 @@ def test_a_sentence_without_tokens_has_one_path_which_is_empty() -> None:
         crf.path_score(emissions, tags, mask, given.scores),
     )
     assert found[0][1] == found[1][1] == 0
-    chances = crf.chain_probabilities(
+    chances = crf.path_probabilities(
         emissions, crf.viterbi(emissions, mask, given.scores), mask, given.scores
     )
     torch.stack([part.sum() for part in (*found, *chances)]).sum().backward()

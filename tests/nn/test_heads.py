@@ -1,4 +1,4 @@
-"""Tagging heads: losses against brute force and torch, and legal tags whatever the scores shout."""
+"""Tagging heads: losses against brute force and torch, and legal tags whatever the scores."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from residense.nn.heads import CRF, Softmax, TaggingHead
-from residense.tags import SCHEMES, improper
+from residense.tags import SCHEMES, improper, legal_transitions
 
 LETTERS = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 LENGTHS = (4, 1, 3, 2)
@@ -27,7 +27,7 @@ def labels_of(scheme: str, types: str = "AB") -> list[str]:
 def reading_emissions(kind: type[TaggingHead], labels: Sequence[str], scheme: str) -> TaggingHead:
     """A head whose input are the scores of its labels."""
     torch.manual_seed(0)
-    head = kind(len(labels), labels, scheme)
+    head = kind(len(labels), legal_transitions(labels, scheme))
     with torch.no_grad():
         head.score.weight.copy_(torch.eye(len(labels)))
         head.score.bias.zero_()
@@ -51,9 +51,14 @@ def legal_paths(labels: Sequence[str], scheme: str, length: int) -> list[tuple[i
 
 def crf_score(head: TaggingHead, emissions: Tensor, path: Sequence[int]) -> float:
     assert isinstance(head, CRF)
-    moved = sum(float(head.moves[a, b]) for a, b in pairwise(path))
+    moved = sum(float(head.transitions[a, b]) for a, b in pairwise(path))
     emitted = sum(float(emissions[t, tag]) for t, tag in enumerate(path))
-    return float(head.start[path[0]]) + emitted + moved + float(head.end[path[-1]])
+    return (
+        float(head.start_transitions[path[0]])
+        + emitted
+        + moved
+        + float(head.end_transitions[path[-1]])
+    )
 
 
 @torch.no_grad()
@@ -73,7 +78,7 @@ def test_the_crf_loss_is_that_of_brute_force_over_legal_paths(scheme: str) -> No
 
 @torch.no_grad()
 @every_scheme
-def test_the_crf_decodes_the_best_legal_path_with_its_chances(scheme: str) -> None:
+def test_the_crf_decodes_the_best_legal_path_and_its_probabilities(scheme: str) -> None:
     labels = labels_of(scheme, "A")
     head = reading_emissions(CRF, labels, scheme)
     h, mask = sentences(len(labels), 2.0)
@@ -112,7 +117,7 @@ def test_the_softmax_decodes_the_best_legal_path(scheme: str) -> None:
 
 def test_the_softmax_loss_is_the_cross_entropy_of_real_tokens() -> None:
     labels = labels_of("IOBES")
-    head = Softmax(5, labels, "IOBES")
+    head = Softmax(5, legal_transitions(labels, "IOBES"))
     h, mask = sentences(5)
     tags = torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(1))
     scores = head.score(h).log_softmax(-1)
@@ -152,7 +157,7 @@ def test_an_illegal_sequence_is_never_decoded_however_loud_the_scores(
 
 
 @every_head
-def test_what_is_learned_leaves_forbidden_moves_forbidden(kind: type[TaggingHead]) -> None:
+def test_learned_scores_leave_illegal_transitions_forbidden(kind: type[TaggingHead]) -> None:
     labels = labels_of("IOBES", "A")
     head = reading_emissions(kind, labels, "IOBES")
     with torch.no_grad():
@@ -160,7 +165,7 @@ def test_what_is_learned_leaves_forbidden_moves_forbidden(kind: type[TaggingHead
             if not name.startswith("score"):
                 parameter.fill_(100.0)
     h, mask = sentences(len(labels))
-    assert (head.transitions().moves[labels.index("B-A"), labels.index("O")]) < -1000
+    assert (head.scores().transitions[labels.index("B-A"), labels.index("O")]) < -1000
     assert all(
         not improper([labels[i] for i in row[:n]], "IOBES")
         for row, n in zip(head.decode(h, mask)[0].tolist(), LENGTHS, strict=True)
@@ -190,12 +195,12 @@ def test_losses_and_gradients_are_finite(kind: type[TaggingHead], scale: float) 
 def in_log_space(head: TaggingHead, h: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of one sentence without padding, step by step in double precision, and its gradient."""
     h = h.double().requires_grad_()
-    moves, start, end = (scores.double().clamp(min=-1e9) for scores in head.transitions())
+    transitions, start, end = (scores.double().clamp(min=-1e9) for scores in head.scores())
     alpha = start + h[0]
     gold = start[tags[0]] + h[0, tags[0]] + end[tags[-1]]
     for t in range(1, len(h)):
-        alpha = (alpha[:, None] + moves).logsumexp(0) + h[t]
-        gold = gold + moves[tags[t - 1], tags[t]] + h[t, tags[t]]
+        alpha = (alpha[:, None] + transitions).logsumexp(0) + h[t]
+        gold = gold + transitions[tags[t - 1], tags[t]] + h[t, tags[t]]
     loss = (alpha + end).logsumexp(0) - gold
     return loss, torch.autograd.grad(loss, h)[0]
 
@@ -245,8 +250,8 @@ def test_without_a_scheme_every_sequence_is_legal(kind: type[TaggingHead]) -> No
 
 
 @every_head
-def test_legal_moves_are_no_part_of_the_weights(kind: type[TaggingHead]) -> None:
-    names = set(kind(4, labels_of("IOBES"), "IOBES").state_dict())
+def test_legal_transitions_are_not_saved_with_the_weights(kind: type[TaggingHead]) -> None:
+    names = set(kind(4, legal_transitions(labels_of("IOBES"), "IOBES")).state_dict())
     assert names == {"score.weight", "score.bias"} | (
-        {"moves", "start", "end"} if kind is CRF else set()
+        {"transitions", "start_transitions", "end_transitions"} if kind is CRF else set()
     )

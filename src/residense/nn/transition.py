@@ -81,7 +81,7 @@ class DenseTransition(Transition):
             return self.squeeze(x), mask
         if self.pool == "conv":
             return self.squeeze((x * mask[..., None]).mT).mT, mask[:, :: self.stride]
-        return pool(self.squeeze(x), mask, self.pool, self.stride, self.stride)
+        return pool(self.squeeze(x), mask, self.pool, self.stride, self.stride, before=0)
 
 
 class PoolTransition(Transition):
@@ -91,7 +91,7 @@ class PoolTransition(Transition):
         in_dim: width of the input.
         encoder_norm: norm of the encoder; not used.
         pool: `max` or `average` of the real tokens.
-        kernel: number of tokens in a window.
+        kernel: number of tokens in a window; of an even number, one more comes after its position.
         stride: distance between two windows.
     """
 
@@ -110,24 +110,28 @@ class PoolTransition(Transition):
         self.kernel = kernel
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return pool(x, mask, self.pool, self.kernel, self.stride)
+        before = (self.kernel - 1) // 2
+        return pool(x, mask, self.pool, self.kernel, self.stride, before)
 
 
-def pool(x: Tensor, mask: Tensor, kind: str, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Pool the real tokens in windows around every `stride`-th position.
+def pool(
+    x: Tensor, mask: Tensor, kind: str, kernel: int, stride: int, before: int
+) -> tuple[Tensor, Tensor]:
+    """Pool the real tokens in windows at every `stride`-th position.
 
     Args:
         x: [B, L, D].
         mask: [B, L].
         kind: `max` or `average`.
-        kernel: number of tokens in a window; of an even number, one more comes after the position.
+        kernel: number of tokens in a window.
         stride: distance between two windows.
+        before: number of tokens of a window that come before its position.
 
     Returns:
         The pooled tokens [B, ceil(L / stride), D], 0 where there are none, and their mask.
     """
-    real = _windows(mask, kernel, stride)[..., None]  # [B, L / stride, kernel, 1]
-    windows = _windows(x.mT, kernel, stride).movedim(1, -1)  # [B, L / stride, kernel, D]
+    real = _windows(mask, kernel, stride, before)[..., None]  # [B, L / stride, kernel, 1]
+    windows = _windows(x.mT, kernel, stride, before).movedim(1, -1)  # [B, L / stride, kernel, D]
     if kind == "max":
         pooled = windows.masked_fill(~real, float("-inf")).amax(2)
         pooled = pooled.masked_fill(~real.any(2), 0.0)
@@ -136,10 +140,9 @@ def pool(x: Tensor, mask: Tensor, kind: str, kernel: int, stride: int) -> tuple[
     return pooled, mask[:, ::stride]
 
 
-def _windows(x: Tensor, kernel: int, stride: int) -> Tensor:
+def _windows(x: Tensor, kernel: int, stride: int, before: int) -> Tensor:
     """Cut `x` [..., L] into windows [..., ceil(L / stride), kernel], padded with zeros."""
     length = x.shape[-1]
-    before = (kernel - 1) // 2
     padded = F.pad(x, (before, kernel - 1 - before))
     # slices, as an export cannot reshape by a remainder
     return torch.stack([padded[..., i : i + length : stride] for i in range(kernel)], -1)
