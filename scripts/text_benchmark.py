@@ -42,24 +42,26 @@ LONG = {**SHORT, "model.pooling": "AttentionPooling"}
 TREC = {"files": "*.tsv", "text_column": 2, "label_column": 0}
 ROWS = {
     "embedded": Row(None, "dense_cls.yaml"),
-    "trec": Row("trec", "residual_cls.yaml", TREC, SHORT),
+    "trec": Row("trec", "conv_residual_cls.yaml", TREC, SHORT),
     "sst2": Row("sst2", "dense_cls.yaml", {}, {"trainer.max_epochs": 8, "data.batch_tokens": 1024}),
     "ag-news": Row(
         "ag-news",
-        "residual_cls.yaml",
+        "conv_residual_cls.yaml",
         {"files": "*[k,t].tsv.gz"},
         {**SHORT, "trainer.max_epochs": 6},
     ),
-    "banking77": Row("banking77", "residual_cls.yaml", {}, {**SHORT, "trainer.max_epochs": 20}),
+    "banking77": Row(
+        "banking77", "conv_residual_cls.yaml", {}, {**SHORT, "trainer.max_epochs": 20}
+    ),
     "chnsenticorp": Row(
         "chnsenticorp-htl",
         "dense_cls.yaml",
         {"repair": True},
         {**LONG, "data.batch_tokens": 2048, "trainer.max_epochs": 8},
     ),
-    "atis": Row("atis", "joint_slots.yaml", {"files": "*.intent.tsv"}),
-    "snips": Row("snips", "joint_slots.yaml", {"files": "*.intent.tsv"}),
-    "ud-ewt": Row("ud-ewt", "dense_pos.yaml"),
+    "atis": Row("atis", "lstm_dense_slots.yaml", {"files": "*.intent.tsv"}),
+    "snips": Row("snips", "lstm_dense_slots.yaml", {"files": "*.intent.tsv"}),
+    "ud-ewt": Row("ud-ewt", "lstm_dense_pos.yaml"),
 }
 
 
@@ -69,7 +71,7 @@ def options(row: Row, data: Path) -> list[str]:
     if row.folder is not None:
         flags.append(f"--data.path={data / row.folder}")
         flags += [] if row.folder.startswith("chn") else [f"--data.vectors={data / VECTORS}"]
-    if row.config != "joint_slots.yaml":
+    if row.config != "lstm_dense_slots.yaml":
         flags += [f"--data.{key}={value}" for key, value in row.data.items()]
     return [*flags, *(f"--{key}={value}" for key, value in row.training.items())]
 
@@ -110,9 +112,9 @@ def tag_baseline(row: Row, data: Path) -> float:
 
 def baselines(row: Row, data: Path, run: Path) -> dict[str, float]:
     """What stands beside each score."""
-    if row.config == "dense_pos.yaml":
+    if row.config == "lstm_dense_pos.yaml":
         return {"accuracy": tag_baseline(row, data)}
-    if row.config == "joint_slots.yaml":
+    if row.config == "lstm_dense_slots.yaml":
         looked_up = json.loads((run / "test.json").read_text())["compared"]["dictionary lookup"][
             "f1"
         ]

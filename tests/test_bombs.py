@@ -553,7 +553,7 @@ def yaml_aliases(folder: Path) -> Reader:
 @bomb
 def yaml_aliases_in_a_fragment(folder: Path) -> Reader:
     return config(
-        folder, f"model: {written(folder, 'part.yaml', ALIASES)}\ndata: data/embedded_en.yaml\n"
+        folder, f"model: {written(folder, 'part.yaml', ALIASES)}\ndata: data/synthetic_en.yaml\n"
     )
 
 
@@ -563,7 +563,7 @@ def yaml_aliases_in_a_fragment_of_a_fragment(folder: Path) -> Reader:
         folder, "part.yaml", f"class_path: Tagger\ninit_args:\n  encoder: {folder / 'inner.yaml'}\n"
     )
     written(folder, "inner.yaml", ALIASES)
-    return config(folder, f"model: {part}\ndata: data/embedded_en.yaml\n")
+    return config(folder, f"model: {part}\ndata: data/synthetic_en.yaml\n")
 
 
 @bomb

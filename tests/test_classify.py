@@ -197,7 +197,7 @@ def test_several_labels(tmp_path: Path) -> None:
 def test_slots_and_intents_together(tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = [*SMALL, "--data.synthetic.size=600", "--trainer.max_epochs=2", f"--run_dir={run}"]
-    assert main(["fit", "--config=joint_slots.yaml", *options]) == 0
+    assert main(["fit", "--config=lstm_dense_slots.yaml", *options]) == 0
     results = json.loads((run / "test.json").read_text())
     assert results.keys() >= {"f1", "class_accuracy", "class_macro_f1", "classes", "types"}
     records = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
@@ -248,7 +248,7 @@ def test_a_corpus_without_classes_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [
-        "--data=data/embedded_en.yaml",
+        "--data=data/synthetic_en.yaml",
         "--data.synthetic.size=300",
         f"--run_dir={tmp_path}/run",
     ]
@@ -256,7 +256,7 @@ def test_a_corpus_without_classes_is_refused(
     assert "the corpus has no classes: use data ClassificationDataModule" in capsys.readouterr().err
     assert wandb.run is None  # the next run of this process would be logged into it
     options = [
-        "--data=data/embedded_texts.yaml",
+        "--data=data/synthetic_texts.yaml",
         "--data.synthetic.size=300",
         f"--run_dir={tmp_path}/run",
     ]
@@ -272,7 +272,7 @@ def test_a_pooling_with_a_token_of_its_own_does_not_tag(
         "--data.synthetic.size=300",
         f"--run_dir={tmp_path}/run",
     ]
-    assert main(["fit", "--config=joint_slots.yaml", "--logger=none", *options]) == 2
+    assert main(["fit", "--config=lstm_dense_slots.yaml", "--logger=none", *options]) == 2
     assert (
         "pooling: ClassToken adds tokens to the sentence, which have no tags"
         in capsys.readouterr().err

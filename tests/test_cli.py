@@ -440,7 +440,9 @@ def test_options_win_over_configs_wherever_they_stand(
 def test_an_existing_path_wins_over_the_config_of_that_name(
     fit: Callable[..., int], tmp_path: Path
 ) -> None:
-    (tmp_path / "dense_ner.yaml").write_text((ROOT / "configs" / "residual_ner.yaml").read_text())
+    (tmp_path / "dense_ner.yaml").write_text(
+        (ROOT / "configs" / "lstm_residual_ner.yaml").read_text()
+    )
     (tmp_path / "dense_ner.yaml").write_text(
         "name: local\nmodel: {class_path: Tagger}\ndata: {class_path: TaggingDataModule}"
     )
@@ -822,7 +824,7 @@ def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFi
 def test_fit_without_a_config_says_which_there_are(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 2
     assert (
-        "such as --config dense_ner.yaml; there are: dense_cls.yaml, dense_cnn_ner.yaml"
+        "such as --config dense_ner.yaml; there are: dense_cls.yaml, densenet_ner.yaml"
         in capfd.readouterr().err
     )
 

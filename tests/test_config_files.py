@@ -119,7 +119,7 @@ def test_what_expands_beyond_measure_is_refused(
             "size",
         )
     elif route == "fragment":
-        Path("whole.yaml").write_text("model: bomb.yaml\ndata: data/embedded_en.yaml\n")
+        Path("whole.yaml").write_text("model: bomb.yaml\ndata: data/synthetic_en.yaml\n")
         assert main(["fit", "--config=whole.yaml"]) == 2
     else:
         assert main(["fit", "--config=dense_ner.yaml", f"--model.encoder={bomb}"]) == 2

@@ -1,14 +1,16 @@
 """Every config trains, and every pair of block and connection is a matter of one word each."""
 
 import csv
+import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+import residense
 from residense.cli import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -26,10 +28,11 @@ TOGETHER = {
     "connection/deepnorm.yaml": [
         "--model.encoder.block=block/conv.yaml"
     ],  # recurrent blocks refuse it
-    "idcnn_ner.yaml": ["--model.encoder.depth=6"],  # less is nothing to share
+    "idcnn_ner.yaml": ["--model.encoder.depth=2"],  # less is nothing to share
     "vdcnn_cls.yaml": ["--model.encoder.depth=[1,1,1,1]"],  # a width for each
-    "dense_pos.yaml": ["--data.path=pos.conll"],
-    "data/embedded_texts.yaml": ["--config=dense_cls.yaml"],
+    "lstm_dense_pos.yaml": ["--data.path=pos.conll"],
+    "dpcnn_cls.yaml": ["--model.encoder.depth=[1,1]"],
+    "data/synthetic_texts.yaml": ["--config=dense_cls.yaml"],
 }
 FRAGMENTS = sorted(
     str(path.relative_to(CONFIGS)) for part in PARTS for path in CONFIGS.glob(f"{part}/*.yaml")
@@ -46,19 +49,18 @@ def cases(names: list[str]) -> list[object]:
     slow = (
         "block/",
         "connection/",
-        "data/embedded_t",
-        "data/embedded_z",
+        "data/synthetic_t",
+        "data/synthetic_z",
         "embeddings/",
         "optimizer/",
         "trainer/",
     )
     slow += (
-        "dense_cnn",
-        "dense_transformer",
+        "conv_residual",
         "densenet",
-        "hyper",
+        "dpcnn",
         "idcnn",
-        "residual",
+        "lstm_residual",
         "resnet",
         "transformer",
         "vdcnn",
@@ -76,13 +78,15 @@ def test_parts_of_speech_are_not_learned_from_chunks(
     fit: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     Path("train.conll").write_text("dogs NNS B-NP\nbark VBP B-VP\n. . O\n\n" * 20)
-    assert fit("--config=dense_pos.yaml", "--data.path=train.conll") == 2
+    assert fit("--config=lstm_dense_pos.yaml", "--data.path=train.conll") == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith(
         "error: train.conll: column 2 holds IOB2 tags (B-NP, B-VP), not plain labels"
     )
     assert "--data.tag_column" in error
-    assert fit("--config=dense_pos.yaml", "--data.path=train.conll", "--data.tag_column=1") == 0
+    assert (
+        fit("--config=lstm_dense_pos.yaml", "--data.path=train.conll", "--data.tag_column=1") == 0
+    )
 
 
 @pytest.mark.parametrize("name", cases([name for name in FRAGMENTS if name not in SEVERAL]))
@@ -103,7 +107,10 @@ def test_no_folder_of_configs_is_left_out() -> None:
     "config",
     [
         "dense_ner.yaml",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("dense_cls.yaml", "joint_slots.yaml")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("dense_cls.yaml", "lstm_dense_slots.yaml")
+        ),
     ],
 )
 def test_one_batch_is_learned_by_heart(
@@ -176,3 +183,25 @@ def test_an_encoder_without_blocks_is_refused(
     assert (
         capsys.readouterr().err.splitlines()[-1].startswith("error: model: encoder.block is empty")
     )
+
+
+def written_options(tree: object) -> Iterator[tuple[str, str, object]]:
+    """The class, name and value of each option that a config writes down."""
+    if isinstance(tree, dict):
+        for name, value in tree.get("init_args", {}).items():
+            yield tree["class_path"], name, value
+        for value in tree.values():
+            yield from written_options(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from written_options(value)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_a_config_says_what_differs_from_the_defaults_and_no_more(path: Path) -> None:
+    for name, option, value in written_options(yaml.safe_load(path.read_text())):
+        if "." in name:  # a class of torch or Lightning
+            continue
+        parameters = inspect.signature(getattr(residense, name)).parameters
+        if option != "connection":  # the subject of an experiment is always named
+            assert parameters[option].default != value, f"{option}: {value} is the default"

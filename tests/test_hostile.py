@@ -271,7 +271,7 @@ def conllu(rng: random.Random, before: Path) -> Command:
         )
         rows.append("# sent_id = x\n" + "\n".join(cells) + "\n")
     path = written(rng, "corpus.conllu", "\n".join(rows).encode())
-    return [*FIT, "--config=dense_pos.yaml", f"--data.path={path}"]
+    return [*FIT, "--config=lstm_dense_pos.yaml", f"--data.path={path}"]
 
 
 def jsonl(rng: random.Random, before: Path) -> Command:

@@ -98,7 +98,7 @@ def vdcnn(encoder: Any, x: Tensor) -> Tensor:
     ("config", "network"),
     [
         ("densenet_cls.yaml", densenet_bc),
-        ("dense_cnn_ner.yaml", densenet_bc),
+        ("densenet_ner.yaml", densenet_bc),
         ("dpcnn_cls.yaml", dpcnn),
         ("vdcnn_cls.yaml", vdcnn),
     ],

@@ -109,9 +109,7 @@ def make(
     return Encoder(IN, BLOCKS[block], depth=depth, dim=DIM, **options)
 
 
-def cells(
-    fast: Callable[[str, str], bool], blocks: Iterable[str] = BLOCKS
-) -> pytest.MarkDecorator:
+def cells(fast: Callable[[str, str], bool], blocks: Iterable[str] = BLOCKS) -> pytest.MarkDecorator:
     """Parametrize a test by block and connection; all cells but the `fast` ones are slow tests."""
     pairs = [pair for pair in product(blocks, CONNECTIONS) if fit(*pair)]
     marked = [pytest.param(*pair, marks=[] if fast(*pair) else pytest.mark.slow) for pair in pairs]
