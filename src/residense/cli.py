@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -40,7 +39,7 @@ from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
 from residense.checkpoint_io import AtomicIO, read
 from residense.environment import describe, git_state
-from residense.errors import UsageError
+from residense.errors import UsageError, one_line
 from residense.loggers import History, loggers, remember_wandb
 from residense.messages import printable, say
 from residense.parser import Parser, locate
@@ -538,25 +537,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemExit(128 + signal.SIGINT) from None
         raise
     except (ValueError, OSError, MisconfigurationException) as error:
-        if isinstance(error, ValueError) and not _is_ours(error):
+        message = one_line(error)
+        if message is None:
             raise
-        message = (
-            f"{error.filename}: {error.strerror}"
-            if isinstance(error, OSError) and error.filename
-            else str(error)
-        )
-        lines = f"error: {message}".split("\n")
-        print("\n".join(map(printable, lines)), file=sys.stderr)
+        print("\n".join(map(printable, f"error: {message}".split("\n"))), file=sys.stderr)
         return 2
     return 0
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether this project raised the error on purpose: then its message says all; else the traceback is needed."""
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, UsageError) or not frames:
-        return isinstance(error, UsageError)
-    return frames[-1].filename.startswith(PACKAGE) and (frames[-1].line or "").startswith("raise")
 
 
 if __name__ == "__main__":
