@@ -138,3 +138,27 @@ def _path(value: str, folders: Iterable[Path]) -> str:
 
 def _first(name: str, folders: Iterable[Path]) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def plain(settings: object) -> Any:
+    """Return settings as a file gives them: with lists for tuples, and without their source."""
+    if isinstance(settings, dict):
+        return {key: plain(value) for key, value in settings.items() if key != "__path__"}
+    return [plain(value) for value in settings] if isinstance(settings, list | tuple) else settings
+
+
+def differences(before: object, now: object, place: str = "") -> dict[str, tuple[object, object]]:
+    """Return the options that differ between two configs, as typed, with both values."""
+    before, now = plain(before), plain(now)
+    name = place.replace(".init_args", "")
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return {} if before == now else {name: (before, now)}
+    classes = before.get("class_path"), now.get("class_path")
+    if classes[0] != classes[1]:  # the options of two classes cannot be compared
+        return {name: classes}
+    found: dict[str, tuple[object, object]] = {}
+    for key in {**before, **now}:
+        if key != "dict_kwargs":
+            inner = f"{place}.{key}" if place else key
+            found |= differences(before.get(key), now.get(key), inner)
+    return found
