@@ -1,14 +1,11 @@
 """The command line: LightningCLI with a run directory, and with checkpoints that are complete."""
 
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 # Lightning calls what jsonargparse will remove
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -30,10 +27,10 @@ from residense.checkpoint_io import read
 from residense.checkpoints import Checkpoint
 from residense.environment import describe
 from residense.errors import UsageError, one_line
-from residense.messages import printable, say
-from residense.parser import Parser, locate
+from residense.messages import printable, quiet
+from residense.parser import Parser, with_source
 from residense.preemption import stop_signals
-from residense.run import RunDirectory
+from residense.run import RunDirectory, RunOptions
 from residense.tasks.base import Task
 from residense.train import Fit
 from residense.trainer import DEFAULTS, make_trainer
@@ -60,35 +57,6 @@ DESCRIPTION = (
     "Train, evaluate and use NLP encoders with interchangeable connections. "
     "--version prints versions, devices and the state of git, for bug reports."
 )
-OF_TEXT = 'Parser key "config"'  # what jsonargparse calls a config that was given as text
-PACKAGE = str(Path(__file__).parent)
-
-
-@dataclass
-class RunOptions:
-    """Options of a run.
-
-    Args:
-        name: name of the run: runs/NAME/TIME-ID
-        run_dir: directory of the run, new or to continue
-        logger: wandb: W&B (offline without a key) and CSV; csv: CSV alone; none
-        project: project of W&B that the run is logged to
-        output: file for predictions, JSON lines
-        init_from: checkpoint to start the weights from
-        trust: your modules that a checkpoint may import, as a,b
-        save_every_n_steps: write last.ckpt within epochs as well
-        test_after_fit: test the best checkpoint after training
-    """
-
-    name: str = "run"
-    run_dir: str | None = None
-    logger: Literal["wandb", "csv", "none"] = "wandb"
-    project: str = "residense"
-    output: str | None = None
-    init_from: str | None = None
-    trust: str | None = None
-    save_every_n_steps: int | None = None
-    test_after_fit: bool = True
 
 
 class CLI(LightningCLI):
@@ -129,7 +97,7 @@ class CLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except UsageError as error:
-            raise UsageError(_with_source(str(error), args)) from None
+            raise UsageError(with_source(str(error), args)) from None
         options = self.config.as_dict().get(str(self.config.get("subcommand")), {})
         trust.check(options.get("model"), Task, "model")
         trust.check(options.get("data"), L.LightningDataModule, "data")
@@ -237,33 +205,6 @@ class CLI(LightningCLI):
         fit = Fit(self.trainer, self.model, self.datamodule, self.run, options, self.resumed)
         self.resumed = None  # as an open file it would keep its space on the disk
         fit(self.resolved(), self.arguments)
-
-
-def _with_source(message: str, words: Sequence[str]) -> str:
-    """Name the config or checkpoint that a message of the parser is about."""
-    given = [word.partition("=") for word in words]
-    files = [value for option, _, value in given if option == "--config" and value[0] != "{"]
-    message = locate(message, files)
-    for option, _, ckpt in given:
-        if option == "--ckpt_path" and message.startswith(OF_TEXT):
-            return message.replace(OF_TEXT, ckpt, 1) + read(ckpt).saved_by()
-    return message
-
-
-def quiet() -> None:
-    """Suppress messages of the framework that nobody can act on."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.showwarning = _show_warning
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
-) -> None:
-    own = filename.startswith(PACKAGE)
-    say(f"{'warning' if own else f'{filename}:{lineno}: {category.__name__}'}: {message}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -140,16 +140,20 @@ def _first(name: str, folders: Iterable[Path]) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def plain(settings: object) -> Any:
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings as a file gives them: with lists for tuples, and without their source."""
-    if isinstance(settings, dict):
-        return {key: plain(value) for key, value in settings.items() if key != "__path__"}
-    return [plain(value) for value in settings] if isinstance(settings, list | tuple) else settings
+    return _plain(settings)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if key != "__path__"}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def differences(before: object, now: object, place: str = "") -> dict[str, tuple[object, object]]:
     """Return the options that differ between two configs, as typed, with both values."""
-    before, now = plain(before), plain(now)
+    before, now = _plain(before), _plain(now)
     name = place.replace(".init_args", "")
     if not isinstance(before, dict) or not isinstance(now, dict):
         return {} if before == now else {name: (before, now)}

@@ -6,7 +6,8 @@ import sys
 from contextlib import redirect_stderr
 from typing import Any
 
-from residense.cli import CLI, quiet
+from residense.cli import CLI
+from residense.messages import quiet
 
 
 class Plan(CLI):

@@ -12,11 +12,13 @@ from residense import configs, trust
 from residense.callbacks.last import Last
 from residense.checkpoint_io import read
 from residense.checkpoints import Checkpoint
+from residense.data.module import TextDataModule
 from residense.environment import git_state
 from residense.loggers import History, remember_wandb
 from residense.messages import say
 from residense.preemption import Stopped, stop_signals
 from residense.run import STAGES, RunDirectory
+from residense.tasks.base import Task
 
 
 class Fit:
@@ -34,8 +36,8 @@ class Fit:
     def __init__(
         self,
         trainer: L.Trainer,
-        model: Any,
-        data: Any,
+        model: Task,
+        data: TextDataModule,
         run: RunDirectory,
         options: dict[str, Any],
         resumed: Checkpoint | None,

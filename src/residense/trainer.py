@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -29,7 +30,7 @@ DEFAULTS = {
 
 
 def make_trainer(
-    command: str, options: Any, run: RunDirectory | None, resumed: Checkpoint | None
+    command: str, options: Namespace, run: RunDirectory | None, resumed: Checkpoint | None
 ) -> L.Trainer:
     """Make the trainer of a command.
 
