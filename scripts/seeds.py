@@ -37,18 +37,15 @@ def check(run: Path, options: list[str]) -> None:
     Raises:
         ValueError: names the option, or the split of the data that differs.
     """
-    from residense import configs
-    from residense.cli import (
-        Plan,
-        differences,
-    )  # only now, as listing the cells of a sweep should be quick
+    from residense import configs  # only now, as listing the cells of a sweep should be quick
+    from residense.plan import Plan
 
     plan = Plan([f"--run_dir={run}", *options])
     finished = (run / "test.json").exists()
     if not finished and not any((run / "checkpoints").glob("*.ckpt")):
         return
     before, now = configs.read(run / "config.yaml"), yaml.safe_load(plan.resolved())
-    changed = differences(_experiment(before), _experiment(now), "")
+    changed = configs.differences(_experiment(before), _experiment(now))
     if changed:
         shown = [
             f"--{name} was {_short(old)} and is {_short(new)}"

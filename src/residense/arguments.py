@@ -33,7 +33,7 @@ def arrange(argv: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a config or checkpoint does not exist, is damaged or not trusted.
     """
-    if not argv or argv[0] in (*HELP, "--version"):
+    if not argv or argv[0] in HELP:
         return list(argv)
     subcommand, *words = argv
     if subcommand not in SUBCOMMANDS:

@@ -44,9 +44,9 @@ class AtomicIO(TorchCheckpointIO):
             message = f"{error.strerror}; once that is fixed, resume with {resume}"
             raise OSError(error.errno, message, str(path)) from error
 
-    def load_checkpoint(self, path: str | Path, *args: object, **kwargs: object) -> Any:
+    def load_checkpoint(self, path: str | Path, *args: object, **kwargs: object) -> dict[str, Any]:
         """Read a checkpoint, for Lightning."""
-        return read(path).content
+        return {**read(path).content}
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint; never a folder or another file, which a hostile one may name."""

@@ -138,3 +138,31 @@ def _path(value: str, folders: Iterable[Path]) -> str:
 
 def _first(name: str, folders: Iterable[Path]) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as a file gives them: with lists for tuples, and without their source."""
+    return _plain(settings)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if key != "__path__"}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def differences(before: object, now: object, place: str = "") -> dict[str, tuple[object, object]]:
+    """Return the options that differ between two configs, as typed, with both values."""
+    before, now = _plain(before), _plain(now)
+    name = place.replace(".init_args", "")
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return {} if before == now else {name: (before, now)}
+    classes = before.get("class_path"), now.get("class_path")
+    if classes[0] != classes[1]:  # the options of two classes cannot be compared
+        return {name: classes}
+    found: dict[str, tuple[object, object]] = {}
+    for key in {**before, **now}:
+        if key != "dict_kwargs":
+            inner = f"{place}.{key}" if place else key
+            found |= differences(before.get(key), now.get(key), inner)
+    return found

@@ -1,9 +1,14 @@
 """What a run says besides its results: to standard error, once however many processes there are."""
 
 import json
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).parent)
 
 # What JSON leaves as it is though a terminal obeys it: DEL, C1 controls, line separators, bidirectional controls.
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -33,3 +38,19 @@ def to_json(value: object, indent: int | None = None) -> str:
     """JSON that can be shown on a terminal, and reads back as the same."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def quiet() -> None:
+    """Suppress messages of the framework that nobody can act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
+) -> None:
+    own = filename.startswith(PACKAGE)
+    say(f"{'warning' if own else f'{filename}:{lineno}: {category.__name__}'}: {message}")

@@ -4,7 +4,7 @@ import ast
 import inspect
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 import residense
+from residense.checkpoint_io import read
 from residense.errors import UsageError
 from residense.messages import say
 
@@ -20,6 +21,7 @@ UNKNOWN_OPTION = r"(?:Option|option|nested key|key) '([\w.]+)'|unrecognized argu
 UNKNOWN_CLASS = r"(?:Expected a dot import path string|Unexpected import path format): ([\w./-]*\w)"
 UNKNOWN_NAME = r"module '([\w.]+)' has no attribute '(\w+)'"
 DENIED = r"Importing '([\w.]+)' is not allowed"
+OF_TEXT = 'Parser key "config"'  # a config that was given as text, as that of a checkpoint
 # a line that names a union instead of what is wrong with it, or repeats what was given
 FRAME = (
     r"Does not validate|Subtypes:|Errors:$|Given value|Expected a path but|in \"<unicode"
@@ -48,7 +50,7 @@ def shorten(message: str, options: Iterable[str]) -> str:
         message: message of jsonargparse.
         options: names of all options.
     """
-    if message.startswith('Parser key "config": '):  # of a config that was given as text: see CLI
+    if message.startswith(OF_TEXT):  # see with_source
         return message
     place = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', message)))
     where = f"{place}: " if place else ""
@@ -83,7 +85,18 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" -"))
 
 
-def locate(message: str, files: Iterable[str]) -> str:
+def with_source(message: str, words: Sequence[str]) -> str:
+    """Name the config or checkpoint that a message of the parser is about."""
+    given = [word.partition("=") for word in words]
+    files = [value for option, _, value in given if option == "--config" and value[0] != "{"]
+    message = _locate(message, files)
+    for option, _, ckpt in given:
+        if option == "--ckpt_path" and message.startswith(OF_TEXT):
+            return message.replace(OF_TEXT, ckpt, 1) + read(ckpt).saved_by()
+    return message
+
+
+def _locate(message: str, files: Iterable[str]) -> str:
     """Put `file:line` in front of a message about an unknown name that a config contains."""
     found = re.search(r"there is no (?:option|class or file) (?:[\w-]+\.)*(\w+)", message)
     for file in files if found else ():

@@ -6,7 +6,9 @@ import secrets
 import shlex
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from residense import checkpoint_io, lock
 from residense.data.cache import remove_parts, write_atomically
@@ -15,6 +17,33 @@ from residense.errors import UsageError
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by it the processes of a run find the directory
 STAGES = {"validate": "val", "test": "test"}
+
+
+@dataclass
+class RunOptions:
+    """Options of a run.
+
+    Args:
+        name: name of the run: runs/NAME/TIME-ID
+        run_dir: directory of the run, new or to continue
+        logger: wandb: W&B (offline without a key) and CSV; csv: CSV alone; none
+        project: project of W&B that the run is logged to
+        output: file for predictions, JSON lines
+        init_from: checkpoint to start the weights from
+        trust: your modules that a checkpoint may import, as a,b
+        save_every_n_steps: write last.ckpt within epochs as well
+        test_after_fit: test the best checkpoint after training
+    """
+
+    name: str = "run"
+    run_dir: str | None = None
+    logger: Literal["wandb", "csv", "none"] = "wandb"
+    project: str = "residense"
+    output: str | None = None
+    init_from: str | None = None
+    trust: str | None = None
+    save_every_n_steps: int | None = None
+    test_after_fit: bool = True
 
 
 class RunDirectory:

@@ -24,30 +24,18 @@ from torch.nn import functional as F
 from residense.errors import UsageError
 
 FUNCTIONS = (
-    torch.relu,
-    torch.sigmoid,
-    torch.tanh,
-    F.relu,
-    F.gelu,
-    F.silu,
-    F.elu,
-    F.mish,
-    F.softplus,
+    *(torch.relu, torch.sigmoid, torch.tanh),
+    *(F.relu, F.gelu, F.silu, F.elu, F.mish, F.softplus),
 )
-PACKAGES = (
-    __name__.partition(".")[0],
-    "torch",
-    "lightning",
-)  # imported before any settings are read
+# imported before any settings are read
+PACKAGES = (__name__.partition(".")[0], "torch", "lightning")
 NEVER = sys.stdlib_module_names | {"__main__", "jsonargparse"}
 DOTTED = re.compile(r"(?<![\w./-])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 CLASS_PATHS = ("class_path", "_class_path")
 FILE = "__path__"  # where the parser keeps which file settings were read from
 
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(PACKAGES))
-set_parsing_settings(
-    instantiate_subclass_spec_in_any=False
-)  # data that looks like a class stays data
+set_parsing_settings(instantiate_subclass_spec_in_any=False)  # data that looks like a class
 
 
 # -- by name ----------------------------------------------------------------------------------------------------------
@@ -71,11 +59,9 @@ def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
         return "never"
     if spec is None:
         return "missing"
-    places = (
-        [spec.origin]
-        if spec.has_location and spec.origin
-        else [*(spec.submodule_search_locations or ())]
-    )
+    places = list(spec.submodule_search_locations or ())
+    if spec.has_location and spec.origin:
+        places = [spec.origin]
     site = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     if places and all(_lies_in(place, site) for place in places):
         return "installed"
@@ -84,9 +70,8 @@ def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
 
 def _lies_in(place: str, folders: Iterable[str]) -> bool:
     """Whether a file or folder lies in one of the folders, where it may be a link to somewhere else."""
-    return any(
-        Path(place).parent.resolve().is_relative_to(Path(folder).resolve()) for folder in folders
-    )
+    parent = Path(place).parent.resolve()
+    return any(parent.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def modules(settings: object) -> set[str]:
@@ -124,9 +109,7 @@ def allow(settings: object, trusted: Collection[str] | None = None) -> None:
         own = kind == "own" and (trusted is None or module in trusted)
         (allowed if own or kind in ("installed", "missing") else denied).append(module)
     scripts = (name.partition(".__main__")[0] for name in _names(settings) if ".__main__" in name)
-    denied += [
-        f"{package}.__main__" for package in scripts
-    ]  # which runs a program when it is imported
+    denied += [f"{package}.__main__" for package in scripts]  # a program that an import would run
     set_parsing_settings(import_path_denylist=denied, import_path_allowlist=allowed)
 
 
@@ -203,13 +186,9 @@ def check(settings: object, hint: object, option: str, default: object = None) -
         for value in settings:
             check(value, hint, option, default)
     elif callable(settings) and not any(settings is known for known in (default, *FUNCTIONS)):
-        given, known = (
-            getattr(settings, "__name__", settings),
-            {function.__name__ for function in FUNCTIONS},
-        )
-        raise UsageError(
-            f"{option}: {given} is not accepted, only classes and {', '.join(sorted(known))}"
-        )
+        given = getattr(settings, "__name__", settings)
+        known = ", ".join(sorted({function.__name__ for function in FUNCTIONS}))
+        raise UsageError(f"{option}: {given} is not accepted, only classes and {known}")
 
 
 def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
@@ -218,16 +197,10 @@ def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
     for name, value in arguments.items():
         if name == FILE:
             continue
-        hint, default = (
-            hints.get(name, nn.Module | None),
-            getattr(parameters.get(name), "default", None),
-        )
-        if (
-            value is None
-            and default is not None
-            and hint is not Any
-            and type(None) not in get_args(hint)
-        ):
+        hint = hints.get(name, nn.Module | None)
+        default = getattr(parameters.get(name), "default", None)
+        excludes_null = hint is not Any and type(None) not in get_args(hint)
+        if value is None and default is not None and excludes_null:
             raise UsageError(
                 f"{option}.{name}: null is not a value for it; leave it out for the default"
             )
@@ -240,12 +213,10 @@ def _class(name: str, hint: object, option: str) -> type:
     found, bases = getattr(sys.modules.get(module), attribute, None), _bases(hint)
     if inspect.isclass(found) and issubclass(found, bases):
         return found
+    if not bases:
+        raise UsageError(f"{option}: no class is accepted, got {name}")
     wanted = " or ".join(dict.fromkeys(base.__name__ for base in bases))
-    raise UsageError(
-        f"{option}: {name} is not a {wanted}"
-        if bases
-        else f"{option}: no class is accepted, got {name}"
-    )
+    raise UsageError(f"{option}: {name} is not a {wanted}")
 
 
 def _bases(hint: object) -> tuple[type, ...]:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from residense.checkpoints import Checkpoint
+from residense.errors import UsageError
 from residense.messages import say
 from residense.nn.norms import BatchNorm
 
@@ -30,7 +31,7 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float | None = None):
         if decay is not None and not 0 < decay < 1:
-            raise ValueError(f"ema.decay must lie between 0 and 1; got {decay}")
+            raise UsageError(f"ema.decay must lie between 0 and 1; got {decay}")
         super().__init__(use_buffers=False, avg_fn=get_ema_avg_fn(decay or 0.0))
         self.decay = decay
         self._swapped = False

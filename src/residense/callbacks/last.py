@@ -22,6 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from residense import checkpoints, preemption
 from residense.data.batches import Batch
+from residense.errors import UsageError
 from residense.loggers import History
 from residense.messages import say
 from residense.preemption import Stopped, stop_signals
@@ -37,7 +38,7 @@ class Last(Checkpoint):
 
     def __init__(self, path: Path, every_n_steps: int | None = None):
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"save_every_n_steps must be at least 1; got {every_n_steps}")
+            raise UsageError(f"save_every_n_steps must be at least 1; got {every_n_steps}")
         self.path = path
         self.every_n_steps = every_n_steps
         self._saved_at = -1  # optimizer step

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from residense.checkpoints import Checkpoint
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
-from residense.errors import UsageError
+from residense.errors import TrainingError, UsageError
 from residense.messages import say
 from residense.nn.blocks import Block
 from residense.nn.heads import TaggingHead
@@ -85,14 +85,14 @@ class Task(L.LightningModule):
                 if isinstance(module, Block | Task):
                     fully_shard(module, mesh=mesh)
         except ValueError as error:
-            raise ValueError(f"trainer.strategy: {error}") from error
+            raise UsageError(f"trainer.strategy: {error}") from error
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take a vocabulary and make the layers for it."""
         try:
             self.build(vocabulary)
         except ValueError as error:
-            raise ValueError(f"model: {error}") from error
+            raise UsageError(f"model: {error}") from error
         self.vocabulary = vocabulary
 
     def start_from(self, data: TextDataModule) -> None:
@@ -109,7 +109,7 @@ class Task(L.LightningModule):
             k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape
         }
         if self.initial_weights and not fitting:
-            raise ValueError(
+            raise UsageError(
                 "--init_from: no weight of the checkpoint fits this model; give it the same encoder"
             )
         if fitting:
@@ -154,7 +154,7 @@ class Task(L.LightningModule):
         """End the run on all processes if one has something that is not finite, which must not replace a checkpoint."""
         if not self.trainer.strategy.reduce_boolean_decision(finite):
             step, loss = self.trainer.global_step, float(self._last_loss())  # type: ignore[attr-defined]
-            raise ValueError(
+            raise TrainingError(
                 f"training diverged: at step {step} train/loss is {loss:.4g}, and weights that are not finite are not "
                 "saved; start a new run with a lower --model.optimizer.lr, or resume this one with --ckpt_path last "
                 "and a lower --trainer.gradient_clip_val"
@@ -195,10 +195,10 @@ class Task(L.LightningModule):
                 [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
             )
         except ValueError as error:
-            raise ValueError(f"model.optimizer: {error}") from error
+            raise UsageError(f"model.optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise ValueError(
+            raise UsageError(
                 "a schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
             )
         schedule = self.make_schedule(optimizer, int(steps))

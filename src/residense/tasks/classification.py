@@ -15,6 +15,7 @@ from residense.bounds import Positive, Share
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.metrics import ClassScores
 from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
@@ -71,22 +72,16 @@ class Classifier(Task):
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
     ):
         super().__init__(optimizer, schedule)
-        if not 0 <= label_smoothing < 1 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"dropout and label_smoothing must be in [0, 1); got {dropout} and {label_smoothing}"
-            )
         self.make_embeddings, self.make_encoder, self.make_pooling = embeddings, encoder, pooling
-        self.dropout, self.label_smoothing, self.class_weights = (
-            nn.Dropout(dropout),
-            label_smoothing,
-            class_weights,
-        )
+        self.dropout = nn.Dropout(dropout)
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
         self.hidden = hidden or []
         self.results: dict[str, dict[str, Any]] = {}
 
     def build(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.classes:
-            raise ValueError(
+            raise UsageError(
                 "the corpus has no classes: use data ClassificationDataModule, or model Tagger"
             )
         self.embeddings = self.make_embeddings(vocabulary.table_sizes)

@@ -13,6 +13,7 @@ from residense.bounds import Share
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.metrics import ClassScores, Mode
 from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
@@ -63,22 +64,18 @@ class JointTagger(Tagger):
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
     ):
         super().__init__(embeddings, encoder, head, metric, optimizer, schedule)
-        if not 0 < intent_weight < 1:
-            raise ValueError(f"intent_weight must lie between 0 and 1; got {intent_weight}")
-        self.make_pooling, self.dropout, self.intent_weight = (
-            pooling,
-            nn.Dropout(dropout),
-            intent_weight,
-        )
+        self.make_pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.intent_weight = intent_weight
 
     def build(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.classes:
-            raise ValueError("the corpus has no classes: use data SlotsDataModule, or model Tagger")
+            raise UsageError("the corpus has no classes: use data SlotsDataModule, or model Tagger")
         super().build(vocabulary)
         self.pooling = self.make_pooling(int(self.encoder.out_dim), int(self.embeddings.out_dim))
         if type(self.pooling).begin is not Pooling.begin:
             name = type(self.pooling).__name__
-            raise ValueError(
+            raise UsageError(
                 f"pooling: {name} adds tokens to the sentence, which have no tags: use another pooling"
             )
         count, self.multi_label = len(vocabulary.classes), vocabulary.multi_label

@@ -13,6 +13,7 @@ from residense.baseline import Trie, span_scores, unseen
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.metrics import Mode, SpanF1, per_type
 from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
@@ -69,13 +70,13 @@ class Tagger(Task):
     def build(self, vocabulary: Vocabulary) -> None:
         labels, scheme = vocabulary.labels, vocabulary.scheme
         if not labels:
-            raise ValueError(
+            raise UsageError(
                 "the corpus has no tags: use data TaggingDataModule, or model Classifier"
             )
         self.embeddings = self.make_embeddings(vocabulary.table_sizes)
         self.encoder = self.make_encoder(int(self.embeddings.out_dim))
         if self.encoder.stride > 1:
-            raise ValueError(
+            raise UsageError(
                 "encoder.transition.pool leaves less than a vector for each token to tag: use pool: none"
             )
         self.head = self.make_head(int(self.encoder.out_dim), legal_transitions(labels, scheme))
