@@ -28,10 +28,8 @@ def fingerprint(files: Iterable[Path], options: object) -> str:
     digest = hashlib.sha256(
         json.dumps([__version__, options], sort_keys=True, default=str).encode()
     )
-    for file in (
-        *files,
-        *sorted(p for p in Path(__file__).parent.iterdir() if p.suffix in (".py", ".txt")),
-    ):
+    code = (p for p in Path(__file__).parent.rglob("*") if p.suffix in (".py", ".txt"))
+    for file in (*files, *sorted(code)):
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]

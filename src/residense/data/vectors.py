@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
-from residense.data.files import largest
+from residense.data.readers.file import largest
 from residense.messages import listed
 
 

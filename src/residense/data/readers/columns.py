@@ -1,0 +1,170 @@
+"""Column files: one token on each line, its tag in the last column, blank lines between sentences."""
+
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+from residense.data.readers.file import Column, Example, File
+
+_CHOOSE = "choose with `--data.token_column` and `--data.tag_column`"
+_SPAN_TAG = re.compile(r"O|[BIESLUM]-.+")
+# Two U+FFFD are what became of a character outside the basic plane.
+_PLACED = re.compile(r"(.)\ufffd?([0-9]{1,4})", re.DOTALL)
+
+
+class _Layout(NamedTuple):
+    separator: str
+    width: int
+    token: int
+    tag: int
+
+
+class _Row(NamedTuple):
+    line: int
+    text: str
+
+
+def read_columns(file: File, lines: Sequence[str]) -> list[Example]:
+    """Return the sentences of a column file.
+
+    TABs or spaces separate the columns; the first row says how many there are. Tokens are in the first column and
+    tags in the last one, unless the columns are chosen. Lines that begin with -DOCSTART- separate sentences, lines
+    that begin with "#" and lead a sentence are comments if they lack the columns of a row.
+
+    Raises:
+        CorpusError: A row is malformed.
+    """
+    blocks = _blocks(lines)
+    if not blocks:
+        return []
+    layout = _layout(file, blocks)
+    examples = []
+    for block in blocks:
+        comments = takewhile(lambda row: _is_comment(row.text, layout), block)
+        rows = block[len(list(comments)) :]
+        cells = [_cells(file, row, layout) for row in rows]
+        tags = [row[layout.tag] for row in cells] if file.labeled else []
+        if rows:
+            examples.append(Example(rows[0].line, [row[layout.token] for row in cells], tags))
+    _refuse_texts(file, examples)
+    tags = f"tags in column {layout.tag}" if file.labeled else "tags not read"
+    separator = "TAB" if layout.separator == "\t" else "space"
+    where = f"{separator}-separated, tokens in column {layout.token}, {tags} (of {layout.width})"
+    file.notes.append(where)
+    return _without_places(file, examples)
+
+
+def _blocks(lines: Sequence[str]) -> list[list[_Row]]:
+    """Return the rows between blank lines; a line of TABs and spaces is blank."""
+    blocks: list[list[_Row]] = [[]]
+    for number, line in enumerate(lines, 1):
+        if line.startswith("-DOCSTART-") or not line.strip(" \t"):
+            blocks.append([])
+        else:
+            blocks[-1].append(_Row(number, line))
+    return [block for block in blocks if block]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Return the cells of a line; a line without a TAB is split at ASCII spaces."""
+    if separator == "\t" and "\t" in text:
+        return [cell.strip(" ") or cell for cell in text.split("\t")]
+    return [cell for cell in re.split("[ \t]", text) if cell]
+
+
+def _is_comment(text: str, layout: _Layout) -> bool:
+    cells = text.split("\t") if layout.separator == "\t" else _split(text, " ")
+    return text.startswith("#") and len(cells) != layout.width
+
+
+def _layout(file: File, blocks: list[list[_Row]]) -> _Layout:
+    rows = [row for block in blocks for row in block]
+    if isinstance(file.text_column, str) or isinstance(file.label_column, str):
+        first = blocks[0].pop(0)  # the header
+    else:
+        first = next((row for row in rows if not row.text.startswith("#")), rows[0])
+    separator = "\t" if "\t" in first.text else " "
+    cells = _split(first.text, separator)
+    width = len(cells)
+    if width == 1 and file.labeled:
+        fix = "tagging needs a token and a tag on each line"
+        raise file.error(first.line, "one column only", first.text, fix)
+    token = _position(file, first, file.text_column, cells, 0)
+    tag = _position(file, first, file.label_column, cells, width - 1)
+    if file.text_column is None and token == tag and width > 1:
+        token = 1
+    return _Layout(separator, width, token, tag)
+
+
+def _position(file: File, first: _Row, column: Column, cells: list[str], usual: int) -> int:
+    if column is None:
+        return usual
+    if isinstance(column, str):
+        if column not in cells:
+            wrong = f"no column {column!r} in the header"
+            raise file.error(first.line, wrong, first.text, _CHOOSE)
+        return cells.index(column)
+    if not -len(cells) <= column < len(cells):
+        wrong = f"no column {column} among {len(cells)}, counted from 0"
+        raise file.error(None, wrong, fix=_CHOOSE)
+    return column % len(cells)
+
+
+def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
+    """Return the cells of a row, with a token and a tag among them."""
+    cells = _split(row.text, layout.separator)
+    if len(cells) != layout.width:
+        wrong = f"expected {layout.width} columns as in the first row, found {len(cells)}"
+        fix = "correct the line (dense_cls.yaml reads texts)"
+        cells = file.settle(row.line, wrong, row.text, fix, *_refit(cells, layout))
+    if not cells[layout.token]:
+        how = "empty token read as U+FFFD"
+        cells[layout.token] = file.settle(
+            row.line, "empty token", row.text, "write the token", "\ufffd", how
+        )
+    if file.labeled and not cells[layout.tag].strip(" "):
+        how = "missing tag read as O"
+        cells[layout.tag] = file.settle(row.line, "empty tag", row.text, "write the tag", "O", how)
+    if file.labeled and " " in cells[layout.tag]:
+        fix = (
+            "a tag has no spaces: dense_cls.yaml reads texts, `--data.tag_column` chooses a column"
+        )
+        raise file.error(row.line, "tag with spaces", row.text, fix)
+    return cells
+
+
+def _refit(cells: list[str], layout: _Layout) -> tuple[list[str] | None, str]:
+    """Return cells that fit the layout, None if that would be a guess, and what was done."""
+    missing = layout.width - len(cells)
+    usual = layout.token == 0 and layout.tag == layout.width - 1
+    tagged = usual and len(cells) > 1 and _SPAN_TAG.fullmatch(cells[-1])
+    if missing < 0 and not any(cells[layout.width :]):
+        return cells[: layout.width], "empty columns at the end dropped"
+    if missing > 0 and tagged:
+        filled = [*cells[:-1], *[""] * missing, cells[-1]]
+        return filled, "missing columns before the tag left empty"
+    if missing < 0 and tagged and layout.width == 2 and layout.separator == " ":
+        return [" ".join(cells[:-1]), cells[-1]], "token with spaces kept whole"
+    if layout.token == 0 and len(cells) == 1:
+        return cells + ["O"] * missing, "missing tag read as O"
+    return None, ""
+
+
+def _refuse_texts(file: File, examples: Sequence[Example]) -> None:
+    """Raise if most tokens hold spaces: this is a corpus for classification."""
+    tokens = [token for example in examples for token in example.tokens]
+    if 2 * sum(" " in token.strip(" ") for token in tokens) > len(tokens):
+        fix = "dense_cls.yaml reads texts, `--data.token_column` chooses a column"
+        raise file.error(examples[0].line, "texts instead of tokens", tokens[0], fix)
+
+
+def _without_places(file: File, examples: list[Example]) -> list[Example]:
+    """Drop the place in a word that follows each character, as in Weibo NER."""
+    places = [[_PLACED.fullmatch(token) for token in example.tokens] for example in examples]
+    numbers = [[int(match[2]) if match else -1 for match in matches] for matches in places]
+    highest = max(map(max, numbers), default=0)
+    if highest < 1 or min(map(min, numbers)) < 0 or any(row[0] for row in numbers):
+        return examples
+    file.notes.append("each token is a character and its place in a word, the place is dropped")
+    return [example._replace(tokens=[token[0] for token in example.tokens]) for example in examples]

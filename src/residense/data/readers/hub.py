@@ -1,0 +1,177 @@
+"""Parquet files and data sets of the Hugging Face hub."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from residense.data.readers.file import CorpusError, File, largest
+from residense.data.readers.records import Record
+from residense.data.readers.splits import SPLITS
+
+_ROW = 8  # bytes that a row, or a value, takes at least once it is read
+_MOST_COLUMNS = 1000
+_PLAIN = ("string", "large_string", "int", "uint", "float", "bool")
+
+
+def load_splits(name: str) -> dict[str, Any]:
+    """Return the splits of a data set on the Hugging Face hub, such as "user/corpus".
+
+    Raises:
+        CorpusError: `datasets` is not installed or cannot load it, or no split has a known name.
+    """
+    try:
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        import datasets
+
+        splits: dict[Any, Any] = dict(datasets.load_dataset(name))
+    except ImportError as error:
+        raise CorpusError(Path(name), None, f"{error}", fix="pip install datasets") from None
+    except Exception as error:  # the hub and its cache raise errors of many kinds
+        wrong = f"datasets cannot load it ({_reason(error)})"
+        fix = "check the name, the network and `--data.path`"
+        raise CorpusError(Path(name), None, wrong, fix=fix) from None
+    return known_splits(Path(name), splits)
+
+
+def known_splits(path: Path, splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return splits by the names that they have here.
+
+    Raises:
+        CorpusError: No split has a known name.
+    """
+    known = {SPLITS[split]: data for split, data in splits.items() if split in SPLITS}
+    if not known:
+        wrong = f"no split {', '.join(SPLITS)}"
+        raise CorpusError(path, None, wrong, [*splits], "choose another data set")
+    return known
+
+
+def read_rows(file: File, rows: Iterable[Any]) -> Iterator[Record]:
+    """Return the rows of a `datasets.Dataset`, or of a list of pairs: (tokens, tags), (text, spans) or (text, label).
+
+    Of a data set, the columns of strings and numbers are read, and those of lists of them.
+
+    Raises:
+        CorpusError: A column cannot be read.
+    """
+    features = getattr(rows, "features", None)
+    if features is None:
+        for number, (first, second) in enumerate(rows, 1):
+            if isinstance(first, str):
+                second_name = "label" if file.kind == "texts" else "spans"
+                yield Record(number, {"text": first, second_name: second})
+            else:
+                yield Record(number, {"tokens": [*first], "tags": [*second]})
+        return
+    file.notes.append("data set")
+    plain = {name: feature for name, feature in features.items() if _is_plain(feature)}
+    columns = [_column(file, rows, name, feature) for name, feature in plain.items()]
+    for number, row in enumerate(zip(*columns, strict=True), 1):
+        yield Record(number, dict(zip(plain, row, strict=True)))
+
+
+def read_parquet(file: File) -> Iterator[Record]:
+    """Return the rows of a Parquet file.
+
+    Raises:
+        CorpusError: The file is malformed, or unpacks to far more than text does.
+    """
+    try:
+        data = _data_set(file)
+    except ImportError as error:
+        raise file.error(None, f"{error}", fix="pip install datasets") from None
+    except CorpusError:
+        raise
+    except Exception as error:  # pyarrow raises errors of many kinds
+        wrong = f"datasets cannot load it ({_reason(error)})"
+        raise file.error(None, wrong, fix="fetch or write the file again") from None
+    yield from read_rows(file, data)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _is_plain(feature: object) -> bool:
+    """Return whether a feature holds strings or numbers, or lists of them."""
+    inner = getattr(feature, "feature", feature)
+    return str(getattr(inner, "dtype", "")).startswith(_PLAIN)
+
+
+def _column(file: File, data: Any, name: str, feature: object) -> list[Any]:
+    """Return the values of a column; classes have their names."""
+    try:
+        values = list(data[name])
+    except Exception as error:  # a string that is not UTF-8, or a file damaged in its middle
+        wrong = f"column {name} cannot be read ({_reason(error)})"
+        raise file.error(None, wrong, fix="fetch or write the file again") from None
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    if names is None:
+        return values
+    known = dict(enumerate(names))  # -1 says that there is no label
+    return [
+        [known.get(item) for item in value] if isinstance(value, list) else known.get(value)
+        for value in values
+    ]
+
+
+def _data_set(file: File) -> Any:
+    """Return the plain columns of a Parquet file as a data set in memory, within bounds given by the file size.
+
+    The metadata says how much pages unpack to and how often a number is repeated. A long string may be repeated by
+    its place in a dictionary, so dictionaries are kept until it is known how much they stand for.
+    """
+    import datasets
+    import pyarrow
+    from datasets.table import InMemoryTable
+    from pyarrow import parquet
+
+    path = file.path
+    left = 4 * largest(path.stat().st_size)  # numbers of eight bytes pack to a few bits
+    with parquet.ParquetFile(path) as opened:
+        schema, arrow, metadata = opened.schema, opened.schema_arrow, opened.metadata
+        if len(schema) > _MOST_COLUMNS:
+            fix = f"keep at most {_MOST_COLUMNS:,}"
+            raise file.error(None, f"{len(schema):,} columns", fix=fix)
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+        size = sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks)
+        _refuse_bomb(file, left - size)
+        found = datasets.Features.from_arrow_schema(arrow)
+        columns = [schema.column(i) for i in range(len(schema))]
+    features = datasets.Features({n: feature for n, feature in found.items() if _is_plain(feature)})
+    strings = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    batches = []
+    with parquet.ParquetFile(path, read_dictionary=strings) as opened:
+        for batch in opened.iter_batches(columns=list(features)):
+            left -= _ROW * batch.num_rows + sum(map(_decoded_size, batch.columns))
+            _refuse_bomb(file, left)
+            batches.append(batch)
+    table = pyarrow.Table.from_batches(batches, batches[0].schema if batches else arrow)
+    table = table.select(list(features)).cast(features.arrow_schema)
+    return datasets.Dataset(InMemoryTable(table))
+
+
+def _refuse_bomb(file: File, left: int) -> None:
+    if left < 0:
+        fix = "convert it to JSON lines, if it is meant to"
+        raise file.error(None, "unpacks to far more than text does", fix=fix)
+
+
+def _decoded_size(values: Any) -> int:
+    """Return the bytes of an array once its dictionary, if it has one, is written out."""
+    from pyarrow import types
+    from pyarrow.compute import call_function
+
+    size = values.nbytes
+    while (
+        types.is_list(values.type)
+        or types.is_large_list(values.type)
+        or types.is_fixed_size_list(values.type)
+    ):
+        values = values.flatten()
+    if types.is_dictionary(values.type):
+        lengths = call_function("binary_length", [values.dictionary]).take(values.indices)
+        size += call_function("sum", [lengths]).as_py() or 0
+    return size

@@ -1,0 +1,121 @@
+"""Tables of texts: CSV, TSV, and lines of a label and a text."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from residense.data.readers.file import Example, File
+from residense.data.readers.records import LABEL_NAMES, TEXT_NAMES, Record
+
+_SEPARATORS = {"\t": "TAB", ",": "comma", ";": "semicolon", " ": "space"}
+
+
+def read_table(file: File) -> Iterator[Record]:
+    """Return the rows of a .csv, .tsv, .txt or .label file.
+
+    CSV has quotes; in the others only a whole cell may be quoted, on one line. The separator is that of the first line: a comma,
+    semicolon or TAB in CSV, a TAB in the others; without one, a line of .txt or .label is a label, a space and a text.
+    The first row is a header if it names the text and the label, or if a column is chosen by name.
+
+    Raises:
+        CorpusError: A row is malformed, or has other cells than the first.
+    """
+    text = file.text()
+    if (place := text.find("\0")) >= 0:
+        line = text.count("\n", 0, place) + 1
+        fix = "remove it, or name the encoding with `--data.encoding`, such as utf-16"
+        raise file.error(line, "NUL character", text.split("\n")[line - 1], fix)
+    lines = text.split("\n")
+    separator = _separator(file, lines)
+    rows = _quoted(file, lines, separator) if file.suffix == "csv" else _plain(lines, separator)
+    kind = f"{_SEPARATORS[separator]}-separated"
+    names: list[str | int] = ["label", "text"] if separator == " " else []
+    for line, cells in rows:
+        if not names:
+            header = _is_header(file, cells)
+            file.notes.append(f"{kind}, {'a header' if header else 'no header'}")
+            names = _names(cells) if header else [*range(len(cells))]
+            if header:
+                continue
+        if len(cells) == len(names):
+            yield Record(line, dict(zip(names, cells, strict=True)))
+        else:
+            wrong = f"expected {len(names)} cells ({kind}), found {len(cells)}"
+            how = "rows with another number of cells dropped"
+            file.settle(line, wrong, cells, "correct the row", True, how)
+
+
+def _separator(file: File, lines: list[str]) -> str:
+    first = next((line for line in lines if line.strip()), "")
+    order = {"csv": ",;\t", "tsv": "\t,;"}.get(file.suffix, "\t")
+    usual = " " if file.suffix in ("txt", "label") else order[0]
+    return next((separator for separator in order if separator in first), usual)
+
+
+def _is_header(file: File, cells: list[str]) -> bool:
+    if isinstance(file.text_column, str) or isinstance(file.label_column, str):
+        return True
+    names = {cell.strip().lower() for cell in cells}
+    return not names.isdisjoint(TEXT_NAMES) and (
+        not file.labeled or not names.isdisjoint(LABEL_NAMES)
+    )
+
+
+def _names(header: list[str]) -> list[str | int]:
+    """Return the names of the columns; those whose name is not unique have their position instead."""
+    counts = Counter(map(str.strip, header))
+    return [i if counts[name.strip()] > 1 else name.strip() for i, name in enumerate(header)]
+
+
+def _plain(lines: list[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\r")
+        if separator == " ":
+            cells = line.lstrip(" ").split(" ", 1)
+        else:
+            cells = [_unquoted(cell) for cell in line.split(separator)]
+        if line.strip(" "):
+            yield number, cells
+
+
+def _unquoted(cell: str) -> str:
+    """Return a cell without the quotes around it, if those inside are doubled."""
+    inside = cell[1:-1].replace('""', "")
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inside
+    return cell[1:-1].replace('""', '"') if quoted else cell
+
+
+def _quoted(file: File, lines: list[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters
+    last = len(lines) - (lines[-1] == "")  # the last line end begins no line
+    reader = csv.reader((line + "\n" for line in lines[:last]), delimiter=separator, strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            if len(cells) > 1 or any(cell.strip() for cell in cells):
+                yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        wrong = f"quotes that are not closed or not doubled ({error}, line {reader.line_num})"
+        fix = "quote the whole cell, close the quote, and double those inside"
+        if "new-line" in str(error):
+            wrong = "carriage return outside quotes"
+            fix = "end the lines with a line feed, and quote such a cell"
+        raise file.error(start, wrong, lines[start - 1], fix) from None
+
+
+def refuse_swallowed(file: File, examples: Sequence[Example]) -> None:
+    """Raise if a quote that is not closed holds several rows together: each line of the text has a known label.
+
+    Raises:
+        CorpusError: There is such a text.
+    """
+    known = {label for example in examples for label in example.labels}
+    for example in examples:
+        lines = [re.split("[,;\t]", line) for line in str(example.text).split("\n")]
+        last = all(cells[-1].strip() in known for cells in lines[:-1])
+        first = all(cells[0].strip() in known for cells in lines[1:])
+        if len(lines) > 1 and (last or first):
+            fix = "close or double the quote that opens the text"
+            raise file.error(example.line, "quotes around several rows", example.text, fix)
