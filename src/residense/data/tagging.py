@@ -92,7 +92,9 @@ class TaggingDataModule(TextDataModule):
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         labels = {label for corpus in self.splits.values() for label in corpus.labels}
         if labels <= {"O"}:
-            raise ValueError(f"{self.corpus_name}: no entities, all tags are O; check --data.tag_column")
+            raise ValueError(
+                f"{self.corpus_name}: no entities, all tags are O; check --data.tag_column"
+            )
         train = self.splits["train"]
         subwords = ""
         if self.subwords is not None:
