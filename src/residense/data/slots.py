@@ -76,7 +76,7 @@ class SlotsDataModule(TaggingDataModule):
                 raise CorpusError(path, example.line, wrong, example.text, fix)
         if len(examples) != len(sentences):
             wrong = f"{len(examples)} intents for {len(sentences)} sentences with slots"
-            raise CorpusError(path, None, wrong, fix=fix)
+            raise CorpusError(path, None, wrong, None, fix)
         return [example.labels for example in examples]
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:

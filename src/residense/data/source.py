@@ -147,7 +147,7 @@ class Source:
             return read(file)
         else:
             fix = "give --data.path a file or --data.text a text"
-            raise CorpusError(path, None, "no such file", fix=fix)
+            raise CorpusError(path, None, "no such file", None, fix)
         lines = lines[:-1] if lines[-1] == "" else lines  # the last line end begins no line
         return [
             Example(number, [], [], line.removesuffix("\r")) for number, line in enumerate(lines, 1)

@@ -52,7 +52,7 @@ def test_tags_are_in_the_last_column_or_the_chosen_one(write: Write, read: Read)
     assert "tokens in column 0, tags in column 3 (of 4)" in read(path).notes
     assert read(path, label=-1).tags == ["B-ORG", "O"]
     assert read(path, label=1).tags == ["NNP", "VBZ"]
-    with pytest.raises(CorpusError, match="no column 4 among 4"):
+    with pytest.raises(CorpusError, match="no column 4 in the first row"):
         read(path, label=4)
 
 
@@ -61,7 +61,7 @@ def test_a_header_names_the_columns(write: Write, read: Read) -> None:
     reading = read(path, text="word", label="tag")
     assert (reading.tokens, reading.tags) == (["EU", "is"], ["B-ORG", "O"])
     with pytest.raises(
-        CorpusError, match=r"a\.tsv:1: no column 'form' in the header, read 'tag\\tword'"
+        CorpusError, match=r"a\.tsv:1: no column 'form' in the first row, .*read 'tag\\tword'"
     ):
         read(path, text="form")
 
@@ -152,7 +152,7 @@ def test_gzip_is_unpacked_and_its_faults_reported(write: Write, read: Read) -> N
     packed = gzip.compress(b"a\tO\n" * 99)
     assert read(write("a.conll.gz", packed)).counts == (1, 99)
     for bad in (packed[:-9], b"a\tO\n", packed[:12] + b"\xff" * 20):
-        with pytest.raises(CorpusError, match=r"a\.conll\.gz: corrupt or truncated gzip file"):
+        with pytest.raises(CorpusError, match=r"a\.conll\.gz: cannot be read .*fetch the file again"):
             read(write("a.conll.gz", bad))
 
 

@@ -67,7 +67,7 @@ def test_two_files_for_a_split_are_listed(write: Write) -> None:
     write("valid.conll", "")
     with pytest.raises(
         CorpusError,
-        match=r"the split validation: dev\.conll, valid\.conll; pass a folder .*--data\.path",
+        match=r"the split validation: dev\.conll, valid\.conll; .* or give `--data\.path` one file",
     ):
         find_splits(folder)
 
@@ -129,7 +129,7 @@ def test_folders_of_class_folders_are_splits(write: Write, tmp_path: Path) -> No
     assert texts(tmp_path / "train") == {"train": tmp_path / "train"}
     write("test.csv", "")
     with pytest.raises(
-        CorpusError, match=r"class folders as well as files .*: test\.csv; select .*`--data\.files`"
+        CorpusError, match=r"for the split test: test\.csv, test; select with `--data\.files`"
     ):
         texts(tmp_path)
     assert texts(tmp_path, "*.csv") == {"test": tmp_path / "test.csv"}

@@ -103,9 +103,9 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
         texts = read(path, text, label)
         assert (texts.texts[-1], texts.labels[-1]) == ("z w", ("1",))
     for text, label in [("d", 0), (3, 0), (0, 0), (-4, 1)]:
-        with pytest.raises(CorpusError, match=r"a\.csv:\d: no column.*`--data\.text_column`"):
+        with pytest.raises(CorpusError, match=r"a\.csv:\d: not exactly one .*`--data\.text_column`"):
             read(path, text, label)
-    with pytest.raises(CorpusError, match=r"b\.csv:2: no column 'a', read \[0, 1, 'c'\]"):
+    with pytest.raises(CorpusError, match=r"b\.csv:2: not exactly one .*, read \[0, 1, 'c'\]"):
         read(write("b.csv", "a,a,c\nx,y,z\n"), "a", "c")
 
 
@@ -123,15 +123,15 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
         ),
         ("a.tsv", "text\tlabel\na b\tx\na\tb\tx\n", r":3: expected 2 cells .* found 3"),
         ("a.csv", "text,label\na b,x\n , x\n", ":3: empty text"),
-        ("a.tsv", "text\tlabel\na b\tx\n\t\n", ":3: empty text"),
+        ("a.tsv", "text\tlabel\na b\tx\n\tx\n", ":3: empty text"),
         ("a.csv", "text,label\na b,x\na c, \n", ":3: empty label"),
         ("a.csv", "text,label\na b,x\na\0,x\n", ":3: NUL character.*utf-16"),
         ("a.csv", "text,label\na b,x\na\rb,x\n", ":3: carriage return outside quotes"),
-        ("a.csv", "a b\na c\n", r":1: no column, or more .*read \[0\]; choose .*label_column`"),
-        ("a.csv", "text,title\na b c,d e f g h i\n", ":1: no column, or more than one"),
+        ("a.csv", "a b\na c\n", r":1: not exactly one column.*read \[0\]; choose .*label_column`"),
+        ("a.csv", "text,title\na b c,d e f g h i\n", ":1: not exactly one column"),
         ("a.txt", "0 a b\n1 c d\n0\n", ":3: expected 2 cells"),
-        ("a.tsv", "a b\tx\nc d\ty\n", r":1: no column, or more than one, .* read \[0, 1\]"),
-        ("a.csv.gz", "a,b\n", ": corrupt or truncated gzip"),
+        ("a.tsv", "a b\tx\nc d\ty\n", r":1: not exactly one column .* read \[0, 1\]"),
+        ("a.csv.gz", "a,b\n", ": cannot be read .*gzip"),
         ("a.jsonl", '\n{"text": "a"', ":2: not JSON"),
         ("a.jsonl", "\n" + "[" * 100_000, ":2: not JSON"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n[1]', ":2: no object"),
@@ -164,14 +164,14 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
         (
             "a.jsonl",
             jsonl({"text": "a b", "label": "x", "intent": "y"}),
-            r":1: no column, or more than one, .* read \['text', 'label', 'intent'\]; choose",
+            r":1: not exactly one column .* read \['text', 'label', 'intent'\]; choose",
         ),
         (
             "a.jsonl",
             jsonl({"text": "a b", "content": "c d", "label": "x"}),
-            r":1: no column, or more than one, .*`--data\.text_column` and `--data\.label_column`",
+            r":1: not exactly one column .*`--data\.text_column` and `--data\.label_column`",
         ),
-        ("a.jsonl", jsonl({}), ":1: no column, or more than one"),
+        ("a.jsonl", jsonl({}), ":1: not exactly one column"),
     ],
 )
 def test_malformed_files_are_reported_with_their_line(

@@ -42,7 +42,7 @@ def read(file: File) -> list[Example]:
     if file.kind == "texts":
         if file.suffix not in SUFFIXES["texts"]:
             fix = f"rename it to .{', .'.join(SUFFIXES['texts'])}, whichever it is"
-            raise file.error(None, "suffix of no known format for texts", fix=fix)
+            raise file.error(None, "suffix of no known format for texts", None, fix)
         examples = examples_of(file, read_table(file))
         refuse_swallowed(file, examples)
         return examples
@@ -64,5 +64,5 @@ def examples_of(file: File, records: Iterable[Record]) -> list[Example]:
 def _filled(file: File, examples: list[Example]) -> list[Example]:
     if not examples:
         wrong = f"no {'sentence' if file.kind == 'tags' else 'text'} in this file"
-        raise file.error(None, wrong, fix="check that it is the right one")
+        raise file.error(None, wrong, None, "check that it is the right one")
     return examples

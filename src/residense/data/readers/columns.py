@@ -13,16 +13,27 @@ _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+")
 _PLACED = re.compile(r"(.)\ufffd?([0-9]{1,4})", re.DOTALL)
 
 
+class _Row(NamedTuple):
+    line: int
+    text: str
+
+
 class _Layout(NamedTuple):
     separator: str
     width: int
     token: int
     tag: int
 
+    def split(self, text: str) -> list[str]:
+        """Return the cells of a line; a line without a TAB is split at ASCII spaces."""
+        if self.separator == "\t" and "\t" in text:
+            return [cell.strip(" ") or cell for cell in text.split("\t")]
+        return [cell for cell in re.split("[ \t]", text) if cell]
 
-class _Row(NamedTuple):
-    line: int
-    text: str
+    def is_comment(self, row: _Row) -> bool:
+        """Return whether a row begins with # and lacks the columns of the others."""
+        cells = row.text.split("\t") if self.separator == "\t" else self.split(row.text)
+        return row.text.startswith("#") and len(cells) != self.width
 
 
 def read_columns(file: File, lines: Sequence[str]) -> list[Example]:
@@ -41,17 +52,15 @@ def read_columns(file: File, lines: Sequence[str]) -> list[Example]:
     layout = _layout(file, blocks)
     examples = []
     for block in blocks:
-        comments = takewhile(lambda row: _is_comment(row.text, layout), block)
-        rows = block[len(list(comments)) :]
+        rows = block[len([*takewhile(layout.is_comment, block)]) :]
         cells = [_cells(file, row, layout) for row in rows]
         tags = [row[layout.tag] for row in cells] if file.labeled else []
         if rows:
             examples.append(Example(rows[0].line, [row[layout.token] for row in cells], tags))
-    _refuse_texts(file, examples)
     tags = f"tags in column {layout.tag}" if file.labeled else "tags not read"
     separator = "TAB" if layout.separator == "\t" else "space"
-    where = f"{separator}-separated, tokens in column {layout.token}, {tags} (of {layout.width})"
-    file.notes.append(where)
+    columns = f"tokens in column {layout.token}, {tags} (of {layout.width})"
+    file.notes.append(f"{separator}-separated, {columns}")
     return _without_places(file, examples)
 
 
@@ -66,26 +75,14 @@ def _blocks(lines: Sequence[str]) -> list[list[_Row]]:
     return [block for block in blocks if block]
 
 
-def _split(text: str, separator: str) -> list[str]:
-    """Return the cells of a line; a line without a TAB is split at ASCII spaces."""
-    if separator == "\t" and "\t" in text:
-        return [cell.strip(" ") or cell for cell in text.split("\t")]
-    return [cell for cell in re.split("[ \t]", text) if cell]
-
-
-def _is_comment(text: str, layout: _Layout) -> bool:
-    cells = text.split("\t") if layout.separator == "\t" else _split(text, " ")
-    return text.startswith("#") and len(cells) != layout.width
-
-
 def _layout(file: File, blocks: list[list[_Row]]) -> _Layout:
     rows = [row for block in blocks for row in block]
     if isinstance(file.text_column, str) or isinstance(file.label_column, str):
         first = blocks[0].pop(0)  # the header
     else:
         first = next((row for row in rows if not row.text.startswith("#")), rows[0])
-    separator = "\t" if "\t" in first.text else " "
-    cells = _split(first.text, separator)
+    layout = _Layout("\t" if "\t" in first.text else " ", 0, 0, 0)
+    cells = layout.split(first.text)
     width = len(cells)
     if width == 1 and file.labeled:
         fix = "tagging needs a token and a tag on each line"
@@ -94,39 +91,40 @@ def _layout(file: File, blocks: list[list[_Row]]) -> _Layout:
     tag = _position(file, first, file.label_column, cells, width - 1)
     if file.text_column is None and token == tag and width > 1:
         token = 1
-    return _Layout(separator, width, token, tag)
+    return layout._replace(width=width, token=token, tag=tag)
 
 
 def _position(file: File, first: _Row, column: Column, cells: list[str], usual: int) -> int:
     if column is None:
         return usual
-    if isinstance(column, str):
-        if column not in cells:
-            wrong = f"no column {column!r} in the header"
-            raise file.error(first.line, wrong, first.text, _CHOOSE)
-        return cells.index(column)
-    if not -len(cells) <= column < len(cells):
-        wrong = f"no column {column} among {len(cells)}, counted from 0"
-        raise file.error(None, wrong, fix=_CHOOSE)
-    return column % len(cells)
+    if isinstance(column, int) and -len(cells) <= column < len(cells):
+        return column % len(cells)
+    if column not in cells:
+        wrong = f"no column {column!r} in the first row, counted from 0"
+        raise file.error(first.line, wrong, first.text, _CHOOSE)
+    return cells.index(str(column))
 
 
 def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
     """Return the cells of a row, with a token and a tag among them."""
-    cells = _split(row.text, layout.separator)
+    cells = layout.split(row.text)
     if len(cells) != layout.width:
         wrong = f"expected {layout.width} columns as in the first row, found {len(cells)}"
         fix = "correct the line (dense_cls.yaml reads texts)"
-        cells = file.settle(row.line, wrong, row.text, fix, *_refit(cells, layout))
+        cells, how = _refit(cells, layout)
+        if not how:
+            raise file.error(row.line, wrong, row.text, fix)
+        file.settle(row.line, wrong, row.text, fix, how)
     if not cells[layout.token]:
         how = "empty token read as U+FFFD"
-        cells[layout.token] = file.settle(
-            row.line, "empty token", row.text, "write the token", "\ufffd", how
-        )
-    if file.labeled and not cells[layout.tag].strip(" "):
-        how = "missing tag read as O"
-        cells[layout.tag] = file.settle(row.line, "empty tag", row.text, "write the tag", "O", how)
-    if file.labeled and " " in cells[layout.tag]:
+        file.settle(row.line, "empty token", row.text, "write the token", how)
+        cells[layout.token] = "\ufffd"
+    if not file.labeled:
+        return cells
+    if not cells[layout.tag].strip(" "):
+        file.settle(row.line, "empty tag", row.text, "write the tag", "missing tag read as O")
+        cells[layout.tag] = "O"
+    if " " in cells[layout.tag]:
         fix = (
             "a tag has no spaces: dense_cls.yaml reads texts, `--data.tag_column` chooses a column"
         )
@@ -134,8 +132,8 @@ def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
     return cells
 
 
-def _refit(cells: list[str], layout: _Layout) -> tuple[list[str] | None, str]:
-    """Return cells that fit the layout, None if that would be a guess, and what was done."""
+def _refit(cells: list[str], layout: _Layout) -> tuple[list[str], str]:
+    """Return cells that fit the layout and what was done; nothing if that would be a guess."""
     missing = layout.width - len(cells)
     usual = layout.token == 0 and layout.tag == layout.width - 1
     tagged = usual and len(cells) > 1 and _SPAN_TAG.fullmatch(cells[-1])
@@ -148,23 +146,20 @@ def _refit(cells: list[str], layout: _Layout) -> tuple[list[str] | None, str]:
         return [" ".join(cells[:-1]), cells[-1]], "token with spaces kept whole"
     if layout.token == 0 and len(cells) == 1:
         return cells + ["O"] * missing, "missing tag read as O"
-    return None, ""
+    return cells, ""
 
 
-def _refuse_texts(file: File, examples: Sequence[Example]) -> None:
-    """Raise if most tokens hold spaces: this is a corpus for classification."""
+def _without_places(file: File, examples: list[Example]) -> list[Example]:
+    """Drop the place in a word that follows each character, as in Weibo NER; refuse texts."""
     tokens = [token for example in examples for token in example.tokens]
     if 2 * sum(" " in token.strip(" ") for token in tokens) > len(tokens):
         fix = "dense_cls.yaml reads texts, `--data.token_column` chooses a column"
         raise file.error(examples[0].line, "texts instead of tokens", tokens[0], fix)
-
-
-def _without_places(file: File, examples: list[Example]) -> list[Example]:
-    """Drop the place in a word that follows each character, as in Weibo NER."""
-    places = [[_PLACED.fullmatch(token) for token in example.tokens] for example in examples]
-    numbers = [[int(match[2]) if match else -1 for match in matches] for matches in places]
-    highest = max(map(max, numbers), default=0)
-    if highest < 1 or min(map(min, numbers)) < 0 or any(row[0] for row in numbers):
+    matches = [_PLACED.fullmatch(token) for token in tokens]
+    first = [_PLACED.fullmatch(example.tokens[0]) for example in examples]
+    if not all(matches) or any(match[2] != "0" for match in first if match):
+        return examples
+    if all(match[2] == "0" for match in matches if match):
         return examples
     file.notes.append("each token is a character and its place in a word, the place is dropped")
     return [example._replace(tokens=[token[0] for token in example.tokens]) for example in examples]

@@ -6,14 +6,13 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from residense.messages import printable
 
 Column = int | str | None
 Kind = Literal["tags", "texts"]
 
-_T = TypeVar("_T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -28,12 +27,12 @@ class CorpusError(ValueError):
         fix: How to fix it.
     """
 
-    def __init__(
-        self, path: Path, line: int | None, wrong: str, read: object = None, fix: str = ""
-    ):
+    def __init__(self, path: Path, line: int | None, wrong: str, read: object, fix: str):
         place = str(path) if line is None else f"{path}:{line}"
-        shown = "" if read is None else f", read {_shortened(repr(read))}"
-        super().__init__(printable(f"{place}: {wrong}{shown}" + (f"; {fix}" if fix else "")))
+        shown = "" if read is None else repr(read)
+        if shown:
+            shown = f", read {shown if len(shown) <= 80 else f'{shown[:77]}...'}"
+        super().__init__(printable(f"{place}: {wrong}{shown}; {fix}"))
 
 
 class Example(NamedTuple):
@@ -95,44 +94,33 @@ class File:
         """Suffix of the name in lower case, without a final .gz and without the dot."""
         return self.path.name.lower().removesuffix(".gz").rpartition(".")[2]
 
-    def error(
-        self, line: int | None, wrong: str, read: object = None, fix: str = ""
-    ) -> CorpusError:
+    def error(self, line: int | None, wrong: str, read: object, fix: str) -> CorpusError:
         """Return an error about this file; see `CorpusError` for the arguments."""
         return CorpusError(self.path, line, wrong, read, fix)
 
-    def settle(
-        self, line: int, wrong: str, read: object, fix: str, repaired: _T | None, how: str
-    ) -> _T:
-        """Count a repair and return the repaired value, if that is allowed and possible.
+    def settle(self, line: int, wrong: str, read: object, fix: str, how: str) -> None:
+        """Count a repair if repairs are allowed.
 
         Args:
             line: Line of the fault.
             wrong: What is wrong.
             read: What was read.
             fix: How to fix the file.
-            repaired: The repaired value, or None if there is no safe one.
             how: What the repair does.
 
         Raises:
-            CorpusError: Repair is not allowed, or there is none.
+            CorpusError: Repairs are not allowed.
         """
-        if repaired is None:
-            raise self.error(line, wrong, read, fix)
         if not self.repair:
             raise self.error(line, wrong, read, f"{fix}, or `--data.repair true` ({how})")
         self.repairs[how] += 1
-        return repaired
 
     def encodable(self, line: int, text: str) -> str:
         """Return a text without unpaired surrogates, which JSON can hold but UTF-8 cannot."""
-        if not _SURROGATE.search(text):
-            return text
-        repaired = _SURROGATE.sub("\ufffd", text)
-        how = "half a surrogate pair read as U+FFFD"
-        return self.settle(
-            line, "half a surrogate pair", text, "write the whole character", repaired, how
-        )
+        if _SURROGATE.search(text):
+            wrong = "half a surrogate pair"
+            self.settle(line, wrong, text, "write the whole character", f"{wrong} read as U+FFFD")
+        return _SURROGATE.sub("\ufffd", text)
 
     def lines(self) -> list[str]:
         """Return the lines of the file without their ends.
@@ -152,11 +140,8 @@ class File:
         except UnicodeDecodeError as error:
             if not self.repair:
                 raise self._undecodable(data, error.start) from None
-        except LookupError as error:
-            raise self.error(None, str(error), fix="correct `--data.encoding`") from None
-        except UnicodeError as error:  # some codecs, such as idna, do not say where
-            wrong = f"not {self.encoding} ({error})"
-            raise self.error(None, wrong, fix="correct `--data.encoding`") from None
+        except (LookupError, UnicodeError) as error:  # unknown, or one that does not say where
+            raise self.error(None, str(error), None, "correct `--data.encoding`") from None
         text = data.decode(self.encoding, "replace")
         intended = data.decode(self.encoding, "ignore").count("\ufffd")
         self.repairs["undecodable bytes read as U+FFFD"] += text.count("\ufffd") - intended
@@ -165,8 +150,7 @@ class File:
     def _undecodable(self, data: bytes, start: int) -> CorpusError:
         line = data[:start].decode(self.encoding, "replace").count("\n") + 1
         read = data[:start].rpartition(b"\n")[2] + data[start:].partition(b"\n")[0]
-        fix = "name the encoding with `--data.encoding`, such as `--data.encoding latin-1`, "
-        fix += "or replace such bytes with `--data.repair true`"
+        fix = "name the encoding, such as `--data.encoding latin-1`, or replace with `--data.repair true`"
         return self.error(line, f"byte 0x{data[start]:02x} is not {self.encoding}", read, fix)
 
     def _bytes(self) -> bytes:
@@ -176,21 +160,14 @@ class File:
             size = largest(self.path.stat().st_size)
             with gzip.open(self.path) as stream:
                 data = stream.read(size + 1)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            wrong = f"corrupt or truncated gzip file ({error})"
-            raise self.error(None, wrong, fix="fetch the file again") from None
-        except OSError as error:
-            wrong = f"cannot be read ({error.strerror})"
-            raise self.error(None, wrong, fix="check `--data.path`") from None
+        except (EOFError, OSError, zlib.error) as error:
+            fix = "check `--data.path`, or fetch the file again"
+            raise self.error(None, f"cannot be read ({error})", None, fix) from None
         if len(data) > size:
-            raise self.error(None, "unpacks to far more than text does", fix="unpack it by hand")
+            raise self.error(None, "unpacks to far more than text does", None, "unpack it by hand")
         return data
 
 
 def largest(packed: int) -> int:
     """Return how many bytes a file of `packed` bytes may unpack to; text packs to about a tenth."""
     return max(1 << 20, 50 * packed)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -23,6 +23,6 @@ def read_folder(file: File) -> list[Example]:
                 examples.append(Example(len(examples) + 1, [], [], text, labels=labels))
             else:
                 how = "empty files dropped"
-                part.settle(1, "empty text", None, "write a text or remove the file", True, how)
+                part.settle(1, "empty text", None, "write a text or remove the file", how)
     file.notes.append(f"a class in each of {len(classes)} folders")
     return examples

@@ -25,12 +25,9 @@ def load_splits(name: str) -> dict[str, Any]:
         import datasets
 
         splits: dict[Any, Any] = dict(datasets.load_dataset(name))
-    except ImportError as error:
-        raise CorpusError(Path(name), None, f"{error}", fix="pip install datasets") from None
     except Exception as error:  # the hub and its cache raise errors of many kinds
-        wrong = f"datasets cannot load it ({_reason(error)})"
         fix = "check the name, the network and `--data.path`"
-        raise CorpusError(Path(name), None, wrong, fix=fix) from None
+        raise _unloadable(File(Path(name)), error, fix) from None
     return known_splits(Path(name), splits)
 
 
@@ -79,18 +76,17 @@ def read_parquet(file: File) -> Iterator[Record]:
     """
     try:
         data = _data_set(file)
-    except ImportError as error:
-        raise file.error(None, f"{error}", fix="pip install datasets") from None
     except CorpusError:
         raise
     except Exception as error:  # pyarrow raises errors of many kinds
-        wrong = f"datasets cannot load it ({_reason(error)})"
-        raise file.error(None, wrong, fix="fetch or write the file again") from None
+        raise _unloadable(file, error, "fetch or write the file again") from None
     yield from read_rows(file, data)
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _unloadable(file: File, error: Exception, fix: str) -> CorpusError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    fix = "pip install datasets" if isinstance(error, ImportError) else fix
+    return file.error(None, f"datasets cannot load it ({reason})", None, fix)
 
 
 def _is_plain(feature: object) -> bool:
@@ -104,8 +100,7 @@ def _column(file: File, data: Any, name: str, feature: object) -> list[Any]:
     try:
         values = list(data[name])
     except Exception as error:  # a string that is not UTF-8, or a file damaged in its middle
-        wrong = f"column {name} cannot be read ({_reason(error)})"
-        raise file.error(None, wrong, fix="fetch or write the file again") from None
+        raise _unloadable(file, error, "fetch or write the file again") from None
     names = getattr(getattr(feature, "feature", feature), "names", None)
     if names is None:
         return values
@@ -127,36 +122,35 @@ def _data_set(file: File) -> Any:
     from datasets.table import InMemoryTable
     from pyarrow import parquet
 
-    path = file.path
-    left = 4 * largest(path.stat().st_size)  # numbers of eight bytes pack to a few bits
-    with parquet.ParquetFile(path) as opened:
-        schema, arrow, metadata = opened.schema, opened.schema_arrow, opened.metadata
-        if len(schema) > _MOST_COLUMNS:
-            fix = f"keep at most {_MOST_COLUMNS:,}"
-            raise file.error(None, f"{len(schema):,} columns", fix=fix)
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-        size = sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks)
-        _refuse_bomb(file, left - size)
-        found = datasets.Features.from_arrow_schema(arrow)
-        columns = [schema.column(i) for i in range(len(schema))]
+    left = 4 * largest(file.path.stat().st_size)  # numbers of eight bytes pack to a few bits
+    metadata = parquet.read_metadata(file.path)
+    if metadata.num_columns > _MOST_COLUMNS:
+        fix = f"keep at most {_MOST_COLUMNS:,}"
+        raise file.error(None, f"{metadata.num_columns:,} columns", None, fix)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    size = sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks)
+    _refuse_bomb(file, left - size)
+    schema = metadata.schema.to_arrow_schema()
+    found = datasets.Features.from_arrow_schema(schema)
     features = datasets.Features({n: feature for n, feature in found.items() if _is_plain(feature)})
+    columns = [metadata.schema.column(i) for i in range(metadata.num_columns)]
     strings = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
     batches = []
-    with parquet.ParquetFile(path, read_dictionary=strings) as opened:
-        for batch in opened.iter_batches(columns=list(features)):
+    with parquet.ParquetFile(file.path, read_dictionary=strings) as opened:
+        for batch in opened.iter_batches(columns=[*features]):
             left -= _ROW * batch.num_rows + sum(map(_decoded_size, batch.columns))
             _refuse_bomb(file, left)
             batches.append(batch)
-    table = pyarrow.Table.from_batches(batches, batches[0].schema if batches else arrow)
-    table = table.select(list(features)).cast(features.arrow_schema)
+    table = pyarrow.Table.from_batches(batches, batches[0].schema if batches else schema)
+    table = table.select([*features]).cast(features.arrow_schema)
     return datasets.Dataset(InMemoryTable(table))
 
 
 def _refuse_bomb(file: File, left: int) -> None:
     if left < 0:
         fix = "convert it to JSON lines, if it is meant to"
-        raise file.error(None, "unpacks to far more than text does", fix=fix)
+        raise file.error(None, "unpacks to far more than text does", None, fix)
 
 
 def _decoded_size(values: Any) -> int:
@@ -165,11 +159,7 @@ def _decoded_size(values: Any) -> int:
     from pyarrow.compute import call_function
 
     size = values.nbytes
-    while (
-        types.is_list(values.type)
-        or types.is_large_list(values.type)
-        or types.is_fixed_size_list(values.type)
-    ):
+    while types.is_nested(values.type):
         values = values.flatten()
     if types.is_dictionary(values.type):
         lengths = call_function("binary_length", [values.dictionary]).take(values.indices)

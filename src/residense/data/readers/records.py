@@ -17,8 +17,7 @@ LABEL_NAMES = (
     *("label", "labels", "category", "class", "intent", "sentiment", "target", "topic"),
     "polarity",
 )
-_TAG_NAMES = ("tags", "ner_tags", "labels")
-_SPAN_NAMES = ("spans", "entities", "label", "labels")
+_TAG_NAMES = ("tags", "ner_tags", "spans", "entities", "labels", "label")
 
 
 class Record(NamedTuple):
@@ -40,66 +39,46 @@ def text_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
     Raises:
         CorpusError: There are no or several such fields, or a record is malformed.
     """
-    text = label = None
-    for number, (line, fields) in enumerate(records):
-        if number == 0:
-            text, label = _columns(file, line, [*fields])
-        example = _text_example(file, line, fields.get(text), fields.get(label), fields)
-        if example is not None:
-            yield example
+    columns = None
+    for line, fields in records:
+        if columns is None:
+            columns = _columns(file, line, [*fields])
+        text, label = map(fields.get, columns)
+        labels = _labels(file, line, label) if file.labeled else ()
+        if text is not None and not isinstance(text, str):
+            fix = "write a string, or choose with `--data.text_column`"
+            raise file.error(line, "text that is no string", text, fix)
+        if text is None or not text.strip():
+            how = "rows with an empty text dropped"
+            file.settle(line, "empty text", [*fields.values()], "write a text", how)
+        elif labels is not None:
+            yield Example(line, [], [], file.encodable(line, text), labels=labels)
 
 
 def _columns(file: File, line: int, names: list[Any]) -> tuple[Any, Any]:
-    text = _chosen(file, line, names, file.text_column, TEXT_NAMES)
-    label = _chosen(file, line, names, file.label_column, LABEL_NAMES) if file.labeled else None
-    if len(names) == 2 and file.labeled:  # a choice of one leaves the other
-        if text is None and file.label_column is not None:
-            text = names[1 - names.index(label)]
-        if label is None and file.text_column is not None:
-            label = names[1 - names.index(text)]
-    if len(names) == 1 and not file.labeled:
-        text = names[0]
-    if text is None or text == label or (file.labeled and label is None):
-        raise _unclear(file, line, names)
-    where = f"text in column {text}" + (f", label in column {label}" if file.labeled else "")
-    file.notes.append(f"{where} (of {listed(map(str, names))})")
-    return text, label
+    """Return the names of the text and of the label; a choice of one may leave but one for the other."""
+    texts = _chosen(names, file.text_column, TEXT_NAMES)
+    labels = _chosen(names, file.label_column, LABEL_NAMES) if file.labeled else [None]
+    if not texts and (file.label_column is not None or not file.labeled):
+        texts = [name for name in names if name not in labels]
+    if not labels and file.text_column is not None:
+        labels = [name for name in names if name not in texts]
+    if len(texts) != 1 or len(labels) != 1 or texts == labels:
+        wrong = "not exactly one column for the texts and one for the labels"
+        fix = "choose by name, or by position from 0, with `--data.text_column` and "
+        raise file.error(line, wrong, names, f"{fix}`--data.label_column`")
+    label = f", label in column {labels[0]}" if file.labeled else ""
+    file.notes.append(f"text in column {texts[0]}{label} (of {listed(map(str, names))})")
+    return texts[0], labels[0]
 
 
-def _chosen(file: File, line: int, names: list[Any], column: Column, usual: Sequence[str]) -> Any:
-    """Return the name that a column stands for, or the only usual one."""
-    if isinstance(column, int) and -len(names) <= column < len(names):
-        return names[column]
-    if column is not None and names.count(column) != 1:
-        raise _unclear(file, line, names, f"no column {column!r}")
-    found = [name for name in names if str(name).strip().lower() in usual]
+def _chosen(names: list[Any], column: Column, usual: Sequence[str]) -> list[Any]:
+    """Return the name that a column stands for, or all usual ones."""
     if column is None:
-        return found[0] if len(found) == 1 else None
-    return column
-
-
-def _unclear(file: File, line: int, names: list[Any], wrong: str = "") -> Exception:
-    wrong = wrong or "no column, or more than one, is named like the texts or like the labels"
-    fix = "choose by name or by position, counted from 0, with `--data.text_column` and "
-    return file.error(line, wrong, names, f"{fix}`--data.label_column`")
-
-
-def _text_example(
-    file: File, line: int, text: Any, label: Any, fields: dict[Any, Any]
-) -> Example | None:
-    """Return an example, or None if the record is dropped."""
-    if text is not None and not isinstance(text, str):
-        fix = "write a string, or choose with `--data.text_column`"
-        raise file.error(line, "text that is no string", text, fix)
-    if text is None or not text.strip():
-        how = "rows with an empty text dropped"
-        read = [*fields.values()]
-        file.settle(line, "empty text", read, "write a text or remove the row", True, how)
-        return None
-    labels = _labels(file, line, label) if file.labeled else ()
-    if labels is None:
-        return None
-    return Example(line, [], [], file.encodable(line, text), labels=labels)
+        return [name for name in names if str(name).strip().lower() in usual]
+    if isinstance(column, int) and -len(names) <= column < len(names):
+        return [names[column]]
+    return [name for name in names if name == column]
 
 
 def _labels(file: File, line: int, value: Any) -> tuple[str, ...] | None:
@@ -111,17 +90,15 @@ def _labels(file: File, line: int, value: Any) -> tuple[str, ...] | None:
     parts = value if isinstance(value, list) else [value]
     if separator is not None and isinstance(value, str):
         parts = value.split(separator) if value.strip() else []
-    labels = []
-    for part in parts:
-        if isinstance(part, bool) or not isinstance(part, str | int | float | None):
-            fix = "write a string or a number, or choose with `--data.label_column`"
-            raise file.error(line, "label that is neither string nor number", part, fix)
-        if part is None or not str(part).strip():
-            how = "rows with an empty label dropped"
-            file.settle(line, "empty label", value, "write a label", True, how)
-            return None
-        labels.append(file.encodable(line, str(part).strip()))
-    return tuple(dict.fromkeys(labels))
+    if not {*map(type, parts)} <= {str, int, float, type(None)}:
+        fix = "write a string or a number, or choose with `--data.label_column`"
+        raise file.error(line, "label that is neither string nor number", value, fix)
+    labels = ["" if part is None else str(part).strip() for part in parts]
+    if not all(labels):
+        how = "rows with an empty label dropped"
+        file.settle(line, "empty label", value, "write a label", how)
+        return None
+    return tuple(dict.fromkeys(file.encodable(line, label) for label in labels))
 
 
 # -- sentences and tags ------------------------------------------------------------------------------------------------
@@ -137,56 +114,47 @@ def tag_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
     Raises:
         CorpusError: A record is malformed.
     """
-    for line, fields in records:
-        tokens = file.text_column if isinstance(file.text_column, str) else "tokens"
-        if tokens in fields:
-            yield _from_tokens(file, line, fields, tokens)
-        elif isinstance(fields.get("text"), str) and fields["text"].strip():
-            yield _from_spans(file, line, fields)
-        else:
-            fix = 'write {"tokens": [...], "tags": [...]} or {"text": "...", "spans": [...]}'
-            raise file.error(line, "no tokens and no text", fields, fix)
-
-
-def _from_tokens(file: File, line: int, fields: dict[Any, Any], key: str) -> Example:
-    tokens = _strings(file, line, key, fields[key])
-    if not file.labeled:
-        return Example(line, tokens, [])
+    key = file.text_column if isinstance(file.text_column, str) else "tokens"
     names = [file.label_column] if isinstance(file.label_column, str) else _TAG_NAMES
-    name = next((name for name in names if name in fields), None)
-    if name is None:
-        fix = f"add {' or '.join(map(str, names))}, or choose with `--data.tag_column`"
-        raise file.error(line, "no tags", [*fields], fix)
-    tags = _strings(file, line, name, fields[name])
-    if len(tags) != len(tokens):
-        wrong = f"{len(tokens)} tokens but {len(tags)} {name}"
-        raise file.error(line, wrong, fields, "give each token one tag")
+    for line, fields in records:
+        found = [fields[name] for name in names if isinstance(fields.get(name), list | dict)]
+        if not fields.keys() & {key, "text"} or (file.labeled and not found):
+            fix = 'write {"tokens": [...], "tags": [...]} or {"text": "...", "spans": '
+            fix += "[[start, end, type]]}, or choose with `--data.tag_column`"
+            raise file.error(line, "no tokens and tags, or text and spans", [*fields], fix)
+        if key in fields:
+            yield _from_tokens(file, line, fields[key], found[0] if file.labeled else [])
+        else:
+            yield _from_text(file, line, fields["text"], found[0] if file.labeled else [])
+
+
+def _from_tokens(file: File, line: int, words: object, labels: object) -> Example:
+    tokens = _strings(file, line, words)
+    tags = _strings(file, line, labels) if file.labeled else []
+    if file.labeled and len(tags) != len(tokens):
+        wrong = f"{len(tokens)} tokens but {len(tags)} tags"
+        raise file.error(line, wrong, [words, labels], "give each token one tag")
     return Example(line, tokens, tags)
 
 
-def _strings(file: File, line: int, key: str, values: Any) -> list[str]:
-    strings = isinstance(values, list) and all(isinstance(value, str) for value in values)
-    if not strings or not values:
-        fix = "write a list of one or more strings (names of tags, not their numbers)"
-        raise file.error(line, f"{key} are no list of strings", values, fix)
+def _strings(file: File, line: int, values: Any) -> list[str]:
+    if not isinstance(values, list) or not values or {*map(type, values)} != {str}:
+        fix = "write a list of one or more strings, names of tags instead of their numbers"
+        raise file.error(line, "no list of strings", values, fix)
     if "" in values:
-        raise file.error(line, f"empty string in {key}", values, "remove or fill it")
+        raise file.error(line, "empty string", values, "remove or fill it")
     return [file.encodable(line, value) for value in values]
 
 
-def _from_spans(file: File, line: int, fields: dict[Any, Any]) -> Example:
-    text = file.encodable(line, fields["text"])
+def _from_text(file: File, line: int, value: object, labels: Any) -> Example:
+    if not isinstance(value, str) or not value.strip():
+        raise file.error(line, "no text", value, "write a text or remove the line")
+    text = file.encodable(line, value)
     offsets = tokenize(text, "word")
     tokens = [text[start:end] for start, end in offsets]
     if not file.labeled:
         return Example(line, tokens, [], text, offsets)
-    names = [file.label_column] if isinstance(file.label_column, str) else _SPAN_NAMES
-    name = next((name for name in names if isinstance(fields.get(name), list | dict)), None)
-    if name is None:
-        fix = 'write "spans": [[start, end, type], ...], with no span as [], or choose with '
-        raise file.error(line, "no spans", [*fields], f"{fix}`--data.tag_column`")
-    spans = _spans(fields[name])
-    aligned = [_align(file, line, span, text, offsets) for span in spans]
+    aligned = [_align(file, line, span, text, offsets) for span in _spans(labels)]
     tags = encode(_disjoint(file, line, aligned), len(tokens), "IOB2")
     return Example(line, tokens, tags, text, offsets)
 
@@ -198,12 +166,10 @@ def _spans(value: Any) -> list[Any]:
     found: list[Any] = []
     for kind, texts in value.items():
         for places in texts.values() if isinstance(texts, dict) else [texts]:
-            for place in places if isinstance(places, list) else [places]:
-                match place:
-                    case [int(start), int(end)]:
-                        found.append([start, end + 1, kind])
-                    case _:
-                        found.append({kind: place})  # refused as malformed
+            try:
+                found += [[start, end + 1, kind] for start, end in places]
+            except (TypeError, ValueError):
+                found.append({kind: texts})  # to be refused
     return found
 
 
@@ -214,13 +180,12 @@ def _align(file: File, line: int, span: Any, text: str, offsets: list[tuple[int,
     behind = bisect_left(offsets, end, key=lambda place: place[0])
     if first == behind:
         raise file.error(line, "span of nothing but spaces", span, "remove it")
-    aligned = Span(first, behind, kind)
     left, right = offsets[first][0], offsets[behind - 1][1]
     if left < start or right > end:
         wrong = f"span {_shown(text, start, end)} begins or ends inside a token"
         fix = f"make it {_shown(text, left, right)}"
-        return file.settle(line, wrong, span, fix, aligned, "span widened to whole tokens")
-    return aligned
+        file.settle(line, wrong, span, fix, "span widened to whole tokens")
+    return Span(first, behind, kind)
 
 
 def _characters(file: File, line: int, span: Any, text: str) -> tuple[int, int, str]:
@@ -250,6 +215,5 @@ def _disjoint(file: File, line: int, aligned: list[Span]) -> list[Span]:
             owner.update(dict.fromkeys(range(span.start, span.end), span))
         else:
             how = "of overlapping spans the longer kept"
-            read = [rival, span]
-            file.settle(line, "overlapping spans", read, "keep one of them", rival, how)
+            file.settle(line, "overlapping spans", [rival, span], "keep one of them", how)
     return kept

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from residense.data.readers.file import CorpusError, Kind
+from residense.messages import listed
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "tags": ("conll", "conllu", "txt", "tsv", "bio", "jsonl", "parquet"),
@@ -40,21 +41,25 @@ def find_splits(path: Path, kind: Kind = "tags", pattern: str | None = None) -> 
     if path.is_file():
         return {"train": path}
     if not path.is_dir():
-        raise CorpusError(path, None, "no such file or folder", fix="check `--data.path`")
+        raise CorpusError(path, None, "no such file or folder", None, "check `--data.path`")
     present = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     files = [entry for entry in present if entry.is_file()]
-    chosen = [file for file in files if _selected(file.name, pattern, SUFFIXES[kind])]
+    chosen = [file for file in files if _selected(file.name, kind, pattern)]
     found = _by_split(chosen)
-    if pattern is None and kind == "texts":
+    folders: dict[str, list[Path]] = {}
+    if kind == "texts" and pattern is None:
         folders = _by_split([entry for entry in present if class_folders(entry)])
-        if folders or len(class_folders(path)) > 1:
-            _refuse_files(path, found)
-            return _only(path, folders or {"train": [path]})
-    if not found and len(chosen) == 1:
-        return {"train": chosen[0]}
-    if not found:
+        if len(class_folders(path)) > 1:
+            folders = {"train": [path]}
+    if not found and not folders and len(chosen) == 1:
+        found = {"train": chosen}
+    if not found and not folders:
         raise _nothing(path, pattern, present, bool(_by_split(files)))
-    return _only(path, found)
+    for split in {**found, **folders}:
+        candidates = found.get(split, []) + folders.get(split, [])
+        if len(candidates) > 1 or (found and folders):
+            raise _ambiguous(path, split, candidates)
+    return {split: candidates[0] for split, candidates in (found or folders).items()}
 
 
 def class_folders(path: Path) -> dict[str, list[Path]]:
@@ -64,20 +69,18 @@ def class_folders(path: Path) -> dict[str, list[Path]]:
     """
     classes = {}
     for folder in sorted(path.iterdir()) if path.is_dir() else ():
-        if folder.name.startswith(".") or folder.name.lower() in {*SPLITS, "unsup"}:
-            continue
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        texts = [f for f in files if f.suffix.lower() == ".txt" and not f.name.startswith(".")]
-        if texts:
-            classes[folder.name] = texts
-    return classes
+        named = folder.name.startswith(".") or folder.name.lower() in {*SPLITS, "unsup"}
+        if folder.is_dir() and not named:
+            texts = [file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".txt"]
+            classes[folder.name] = [file for file in texts if not file.name.startswith(".")]
+    return {name: texts for name, texts in classes.items() if texts}
 
 
-def _selected(name: str, pattern: str | None, suffixes: Sequence[str]) -> bool:
+def _selected(name: str, kind: Kind, pattern: str | None) -> bool:
     if pattern is not None:
         return fnmatch.fnmatch(name, pattern)
     stem, _, suffix = name.lower().removesuffix(".gz").rpartition(".")
-    return bool(stem) and suffix in suffixes
+    return bool(stem) and suffix in SUFFIXES[kind]
 
 
 def _by_split(entries: Sequence[Path]) -> dict[str, list[Path]]:
@@ -93,38 +96,21 @@ def _split_of(name: str) -> str | None:
     return next((SPLITS[part] for part in parts if part in SPLITS), None)
 
 
-def _refuse_files(path: Path, found: dict[str, list[Path]]) -> None:
-    if found:
-        names = ", ".join(file.name for candidates in found.values() for file in candidates)
-        wrong = f"class folders as well as files that are named like splits: {names}"
-        fix = "select the files with `--data.files`, or move one or the other away"
-        raise CorpusError(path, None, wrong, fix=fix)
-
-
-def _only(path: Path, found: dict[str, list[Path]]) -> dict[str, Path]:
-    for split, candidates in found.items():
-        if len(candidates) > 1:
-            names = ", ".join(file.name for file in candidates)
-            patterns = sorted({"*." + file.name.partition(".")[2] for file in candidates})
-            fix = "pass a folder with one of them, or give `--data.path` one file"
-            if len(patterns) > 1:
-                fix = f"select with `--data.files` (such as {' or '.join(patterns)}), {fix}"
-            raise CorpusError(
-                path, None, f"more than one file for the split {split}: {names}", fix=fix
-            )
-    return {split: candidates[0] for split, candidates in found.items()}
+def _ambiguous(path: Path, split: str, candidates: Sequence[Path]) -> CorpusError:
+    names = ", ".join(file.name for file in candidates)
+    wrong = f"more than one file or folder for the split {split}: {names}"
+    patterns = sorted({"*." + file.name.partition(".")[2] for file in candidates if file.is_file()})
+    such = f" (such as {' or '.join(patterns)})" if len(patterns) > 1 else ""
+    fix = f"select with `--data.files`{such}, or give `--data.path` one file"
+    return CorpusError(path, None, wrong, None, fix)
 
 
 def _nothing(path: Path, pattern: str | None, present: Sequence[Path], other: bool) -> CorpusError:
     names = [entry.name + "/" * entry.is_dir() for entry in present]
-    shown = ", ".join(names[:10]) or "nothing"
-    if len(names) > 10:
-        shown += f" and {len(names) - 10} more"
-    wrong = f"no {pattern or 'train, dev or test file'} here, only {shown}"
+    wrong = f"no {pattern or 'train, dev or test file'} here, only {listed(names) or 'nothing'}"
+    fix = "name the files train, dev and test, select with `--data.files`, "
+    fix += "or give `--data.path` one file"
     if pattern is None and other:
         wrong += ": no suffix of such a corpus"
         fix = "dense_ner.yaml and similar configs read tags, dense_cls.yaml reads texts"
-    else:
-        fix = "name the files train, dev and test, select with `--data.files`, "
-        fix += "or give `--data.path` one file"
-    return CorpusError(path, None, wrong, fix=fix)
+    return CorpusError(path, None, wrong, None, fix)

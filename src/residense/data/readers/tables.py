@@ -14,19 +14,18 @@ _SEPARATORS = {"\t": "TAB", ",": "comma", ";": "semicolon", " ": "space"}
 def read_table(file: File) -> Iterator[Record]:
     """Return the rows of a .csv, .tsv, .txt or .label file.
 
-    CSV has quotes; in the others only a whole cell may be quoted, on one line. The separator is that of the first line: a comma,
-    semicolon or TAB in CSV, a TAB in the others; without one, a line of .txt or .label is a label, a space and a text.
-    The first row is a header if it names the text and the label, or if a column is chosen by name.
+    CSV has quotes; in the others only a whole cell may be quoted, on one line. The separator is that of the first
+    line: a comma, semicolon or TAB in CSV, a TAB in the others; without one, a line of .txt or .label is a label, a
+    space and a text. The first row is a header if it names the text and the label, or if a column is chosen by name.
 
     Raises:
         CorpusError: A row is malformed, or has other cells than the first.
     """
-    text = file.text()
-    if (place := text.find("\0")) >= 0:
-        line = text.count("\n", 0, place) + 1
-        fix = "remove it, or name the encoding with `--data.encoding`, such as utf-16"
-        raise file.error(line, "NUL character", text.split("\n")[line - 1], fix)
-    lines = text.split("\n")
+    lines = file.text().split("\n")
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            fix = "remove it, or name the encoding with `--data.encoding`, such as utf-16"
+            raise file.error(number, "NUL character", line, fix)
     separator = _separator(file, lines)
     rows = _quoted(file, lines, separator) if file.suffix == "csv" else _plain(lines, separator)
     kind = f"{_SEPARATORS[separator]}-separated"
@@ -43,7 +42,7 @@ def read_table(file: File) -> Iterator[Record]:
         else:
             wrong = f"expected {len(names)} cells ({kind}), found {len(cells)}"
             how = "rows with another number of cells dropped"
-            file.settle(line, wrong, cells, "correct the row", True, how)
+            file.settle(line, wrong, cells, "correct the row", how)
 
 
 def _separator(file: File, lines: list[str]) -> str:
