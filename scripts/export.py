@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from residense.arguments import UsageError, class_config, read_checkpoint
-from residense.data.cache import write_atomically
+from residense.atomic import write_atomically
 
 
 def export(source: Path, target: Path) -> int:

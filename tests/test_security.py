@@ -16,7 +16,9 @@ import torch
 
 from residense.arguments import UsageError, arrange, read_checkpoint
 from residense.cli import main
-from residense.data.readers import CorpusError, File, load_splits, read
+from residense.data.readers import read
+from residense.data.readers.file import CorpusError, File
+from residense.data.readers.hub import load_splits
 from residense.data.vectors import load_vectors
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 import residense
 from residense.arguments import previous, read_checkpoint
-from residense.data.cache import write_atomically
+from residense.atomic import write_atomically
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from residense.arguments import UsageError
-from residense.data.cache import write_atomically
+from residense.atomic import write_atomically
 from residense.run import has_wandb_login
 from residense.wandb_segments import rows, segments
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from residense.arguments import UsageError
-from residense.data.cache import create_atomically, remove_parts, write_atomically
+from residense.atomic import create_atomically, remove_parts, write_atomically
 from residense.slurm import has_ended, job
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by which the processes of one run find its directory

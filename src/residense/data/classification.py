@@ -10,8 +10,8 @@ from residense.bounds import Count, Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
 from residense.data.partition import fold
-from residense.data.readers import Column, Example, File
-from residense.data.source import Loaded, Source, Splits
+from residense.data.readers.file import Column, Example
+from residense.data.source import Loaded, Splits
 from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.units import Truncate, Unit, Units, kept, subword_tokenizer
 from residense.data.vectors import Vectors
@@ -57,24 +57,14 @@ class ClassificationDataModule(TextDataModule):
         fold: Count = 0,
         **options: Any,
     ):
-        super().__init__(path, **options)
+        super().__init__(path, synthetic, **options)
         self.unit: str = unit
         self.subwords = subwords
         self.truncate = truncate
         self.multi_label = label_separator is not None
         self.folds = folds
         self.fold = fold
-        self.synthetic = synthetic
-        file = File(
-            Path(),
-            "texts",
-            text_column,
-            label_column,
-            self.encoding,
-            self.repair,
-            label_separator=label_separator,
-        )
-        self.source = Source(path, synthetic, self.files, file)
+        self.source = self._source("texts", text_column, label_column, label_separator)
 
     def check(self) -> None:
         super().check()

@@ -13,7 +13,10 @@ from residense.bounds import Count, Positive
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
 from residense.data.partition import complete
-from residense.data.source import Loaded, Splits
+from residense.data.readers.file import Column, File, Kind
+from residense.data.source import Loaded, Source, Splits
+from residense.data.synthetic import Synthetic
+from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import SPECIAL, Vocabulary
 from residense.messages import listed, say
@@ -30,6 +33,7 @@ class TextDataModule(L.LightningDataModule):
             Python also the splits themselves, a `datasets.DatasetDict` or lists of (tokens, tags) or (text, label) by
             the names of the splits. For `predict` a file, where .txt holds one text a line. Null for the synthetic
             corpus, or for standard input in `predict`.
+        synthetic: The synthetic corpus.
         text: Texts to predict, instead of a file.
         files: Glob that the file names in the folder must match.
         encoding: Encoding of the files.
@@ -46,7 +50,8 @@ class TextDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        path: str | Splits | None = None,
+        path: str | Splits | None,
+        synthetic: Synthetic | SyntheticTexts,
         text: list[str] | None = None,
         files: str | None = None,
         encoding: str = "utf-8",
@@ -64,6 +69,7 @@ class TextDataModule(L.LightningDataModule):
         in_memory = not isinstance(path, str | None)
         self.save_hyperparameters(logger=False, ignore=["path"] if in_memory else None)
         self.path = path
+        self.synthetic = synthetic
         self.text = text
         self.files = files
         self.encoding = encoding
@@ -83,6 +89,13 @@ class TextDataModule(L.LightningDataModule):
         self.vector_matrix: np.ndarray | None = None
         self._train_loader: BatchLoader | None = None
         self._progress: dict[str, Any] = {}
+
+    def _source(
+        self, kind: Kind, text: Column, label: Column, separator: str | None = None
+    ) -> Source:
+        file = File(Path(), kind, text, label, self.encoding, self.repair)
+        file.label_separator = separator
+        return Source(self.path, self.synthetic, self.files, file)
 
     @property
     def corpus_name(self) -> str:

@@ -1,13 +1,13 @@
 """Corpora with slots and intents: a tag for each token and a class for each sentence."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from residense.data.corpus import Corpus, class_targets
-from residense.data.readers import CorpusError, Example, File
-from residense.data.source import Loaded, Source
+from residense.data.readers import read
+from residense.data.readers.file import CorpusError, File
+from residense.data.source import Loaded
 from residense.data.tagging import TaggingDataModule
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
@@ -42,42 +42,26 @@ class SlotsDataModule(TaggingDataModule):
     ):
         super().__init__(files=files, max_length=WHOLE, **options)
         self.label_separator = label_separator
-        file = File(Path(), "texts", text_column, label_column, self.encoding, self.repair)
-        file.label_separator = label_separator
-        self.intents = Source(self.path, self.synthetic, intent_files, file)
+        self.intents = self._source("texts", text_column, label_column, label_separator)
+        self.intents.pattern = intent_files
 
     def load(self) -> Loaded:
         loaded = super().load()
-        intents = {} if self.path is None else self.intents.read()[0]
+        files = {} if self.path is None else self.intents.files()
         splits = {}
         for name, corpus in loaded.splits.items():
             if self.path is None:
                 classes = _types_of_first(corpus)
+            elif name in files:
+                classes = _classes(files[name], corpus)
             else:
-                classes = self._classes(name, intents.get(name, []), corpus)
+                wrong = f"slots but no intents for {name}"
+                raise CorpusError(
+                    Path(self.corpus_name), None, wrong, None, "check --data.intent_files"
+                )
             names, targets = class_targets(classes)
             splits[name] = replace(corpus, classes=names, targets=targets)
         return loaded._replace(splits=splits)
-
-    def _classes(
-        self, split: str, examples: Sequence[Example], corpus: Corpus
-    ) -> list[tuple[str, ...]]:
-        """Return the intents of the sentences of a corpus.
-
-        Raises:
-            CorpusError: The files hold other sentences.
-        """
-        path = self.intents.paths().get(split, Path(self.corpus_name))
-        fix = "both files must hold the same sentences in one order; see --data.intent_files"
-        sentences = corpus.document_tokens()
-        for example, tokens in zip(examples, sentences, strict=False):
-            if str(example.text).split() != tokens:
-                wrong = f"not the sentence of the file with slots, {' '.join(tokens)!r}"
-                raise CorpusError(path, example.line, wrong, example.text, fix)
-        if len(examples) != len(sentences):
-            wrong = f"{len(examples)} intents for {len(sentences)} sentences with slots"
-            raise CorpusError(path, None, wrong, None, fix)
-        return [example.labels for example in examples]
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         built = super().build_vocabulary(loaded, vectors)
@@ -85,6 +69,25 @@ class SlotsDataModule(TaggingDataModule):
 
     def summarize(self, corpus: Corpus) -> str:
         return f"{super().summarize(corpus)}, {len(corpus.classes)} intents"
+
+
+def _classes(file: File, corpus: Corpus) -> list[tuple[str, ...]]:
+    """Return the intents of the sentences of a corpus.
+
+    Raises:
+        CorpusError: The file holds other sentences.
+    """
+    examples = read(file)
+    fix = "both files must hold the same sentences in one order; see --data.intent_files"
+    sentences = corpus.document_tokens()
+    for example, tokens in zip(examples, sentences, strict=False):
+        if str(example.text).split() != tokens:
+            wrong = f"not the sentence of the file with slots, {' '.join(tokens)!r}"
+            raise file.error(example.line, wrong, example.text, fix)
+    if len(examples) != len(sentences):
+        wrong = f"{len(examples)} intents for {len(sentences)} sentences with slots"
+        raise file.error(None, wrong, None, fix)
+    return [example.labels for example in examples]
 
 
 def _types_of_first(corpus: Corpus) -> list[tuple[str, ...]]:

@@ -10,17 +10,10 @@ from typing import Any, NamedTuple
 
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
 from residense.data.corpus import Corpus
-from residense.data.readers import (
-    CorpusError,
-    Example,
-    File,
-    examples_of,
-    find_splits,
-    known_splits,
-    load_splits,
-    read,
-    read_rows,
-)
+from residense.data.readers import read
+from residense.data.readers.file import CorpusError, Example, File
+from residense.data.readers.hub import known_splits, load_splits
+from residense.data.readers.splits import find_splits
 from residense.data.synthetic import Synthetic
 from residense.data.synthetic_texts import SyntheticTexts
 from residense.messages import listed
@@ -75,27 +68,17 @@ class Source:
             key: Options of `build`.
             files: Files that `build` reads.
         """
-        if not self._is_cached():
+        is_stored = isinstance(self.path, str) and not self.path.startswith(HUB)
+        if self.path is not None and not is_stored:  # `datasets` has a cache of its own
             return build(*self.read())
         contents = [*files]
         names: list[object] = [repr(self.synthetic), version("faker")]
-        for split, path in self.paths().items():
-            parts = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for split, file in self.files().items() if is_stored else ():
+            parts = sorted(file.path.rglob("*")) if file.path.is_dir() else [file.path]
             contents += filter(Path.is_file, parts)
-            names.append([split, *(str(part.relative_to(path.parent)) for part in parts)])
+            names.append([split, *(str(part.relative_to(file.path.parent)) for part in parts)])
         hashed = fingerprint(contents, [names, repr(self.options), key])
         return unpack(cached(hashed, lambda: pack(build(*self.read()))))
-
-    def _is_cached(self) -> bool:
-        """Return whether the corpus is generated or in files; `datasets` has a cache of its own."""
-        named = isinstance(self.path, str)
-        return self.path is None or (named and not str(self.path).startswith(HUB))
-
-    def paths(self) -> dict[str, Path]:
-        """Return the file or folder of each split, if the corpus is in files."""
-        if not self._is_cached() or self.path is None:
-            return {}
-        return find_splits(Path(str(self.path)), self.options.kind, self.pattern)
 
     def read(self) -> tuple[dict[str, list[Example]], list[str]]:
         """Return the examples of each split, and how they were read.
@@ -103,37 +86,35 @@ class Source:
         Raises:
             CorpusError: Something is missing or malformed.
         """
-        splits = {}
-        notes = []
-        for split, (file, rows) in self._files().items():
-            examples = read(file) if rows is None else examples_of(file, read_rows(file, rows))
-            labels = sorted({label for example in examples for label in example.labels})
+        files = self.files()
+        splits = {split: read(file) for split, file in files.items()}
+        if self.path is None:
+            return splits, [f"{self.synthetic}: generated, not a real corpus"]
+        for file, examples in zip(files.values(), splits.values(), strict=True):
             file.notes.append(f"{len(examples):,} {file.kind}")
+            labels = sorted({label for example in examples for label in example.labels})
             if labels:
                 file.notes.append(f"{len(labels)} labels: {listed(labels)}")
-            splits[split] = examples
-            notes.append(str(file))
-        if self.path is None:
-            notes = [f"{self.synthetic}: generated, not a real corpus"]
-        return splits, notes
+        return splits, [str(file) for file in files.values()]
 
-    def _files(self) -> dict[str, tuple[File, Iterable[Any] | None]]:
-        """Return the file of each split, and its rows if they are not in the file."""
+    def files(self) -> dict[str, File]:
+        """Return the file of each split."""
         if self.path is None:
-            name = Path("the synthetic corpus")
+            path = Path("the synthetic corpus")
             rows: Splits = self.synthetic.splits()
         elif not isinstance(self.path, str):
-            name = Path("data.path")
-            rows = known_splits(name, self.path)
+            path = Path("data.path")
+            rows = known_splits(path, self.path)
         elif self.path.startswith(HUB):
-            name = Path(self.path.removeprefix(HUB))
-            rows = load_splits(str(name))
+            path = Path(self.path.removeprefix(HUB))
+            rows = load_splits(str(path))
         else:
-            return {split: (self._file(path), None) for split, path in self.paths().items()}
-        return {split: (self._file(name), found) for split, found in rows.items()}
+            paths = find_splits(Path(self.path), self.options.kind, self.pattern)
+            return {split: self._file(path) for split, path in paths.items()}
+        return {split: self._file(path, found) for split, found in rows.items()}
 
-    def _file(self, path: Path) -> File:
-        return replace(self.options, path=path, notes=[], repairs=Counter())
+    def _file(self, path: Path, rows: Iterable[Any] | None = None) -> File:
+        return replace(self.options, path=path, rows=rows, notes=[], repairs=Counter())
 
     def unlabeled(self) -> list[Example]:
         """Return texts to predict: the lines of a .txt file or of standard input, or the examples of a corpus file."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from residense.data.readers import File, Kind
 from residense.data.readers import read as read_file
+from residense.data.readers.file import File, Kind
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from residense.data.readers import CorpusError
+from residense.data.readers.file import CorpusError
 
 Write = Callable[[str, str | bytes], Path]
 Read = Callable[..., SimpleNamespace]
@@ -152,7 +152,9 @@ def test_gzip_is_unpacked_and_its_faults_reported(write: Write, read: Read) -> N
     packed = gzip.compress(b"a\tO\n" * 99)
     assert read(write("a.conll.gz", packed)).counts == (1, 99)
     for bad in (packed[:-9], b"a\tO\n", packed[:12] + b"\xff" * 20):
-        with pytest.raises(CorpusError, match=r"a\.conll\.gz: cannot be read .*fetch the file again"):
+        with pytest.raises(
+            CorpusError, match=r"a\.conll\.gz: cannot be read .*fetch the file again"
+        ):
             read(write("a.conll.gz", bad))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from residense.data.readers import CorpusError
+from residense.data.readers.file import CorpusError
 
 Write = Callable[[str, str | bytes], Path]
 Read = Callable[..., SimpleNamespace]

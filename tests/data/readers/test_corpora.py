@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from residense.data.readers import CorpusError, find_splits
+from residense.data.readers.file import CorpusError
+from residense.data.readers.splits import find_splits
 from residense.tags import detect, improper, spans
 
 Write = Callable[[str, str | bytes], Path]
@@ -89,7 +90,8 @@ def test_an_ideographic_space_is_a_token(read: Read) -> None:
 def test_bytes_that_are_not_utf8_are_reported_or_replaced(read: Read) -> None:
     path = ODDITIES / "weibo_1st.dev.not-utf8.conll"
     with pytest.raises(
-        CorpusError, match=r"utf8\.conll:996: byte 0xed .*`--data\.encoding latin-1`.*--data\.repair true"
+        CorpusError,
+        match=r"utf8\.conll:996: byte 0xed .*`--data\.encoding latin-1`.*--data\.repair true",
     ):
         read(path)
     reading = read(path, repair=True)

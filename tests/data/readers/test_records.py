@@ -13,7 +13,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from residense.data.readers import CorpusError, File, examples_of, load_splits, read_rows
+from residense.data.readers import read as read_file
+from residense.data.readers.file import CorpusError, File
+from residense.data.readers.hub import load_splits
 from residense.data.readers.records import Record, tag_examples
 from residense.data.tokenize import tokenize
 from residense.tags import Span, spans
@@ -80,7 +82,9 @@ def test_columns_of_json_lines_may_be_chosen(write: Write, read: Read) -> None:
     path = write("a.jsonl", jsonl({"words": ["a"], "pos": ["DET"], "tags": ["O"]}))
     assert read(path, "words", "pos").tags == ["DET"]
     assert read(path, "words").tags == ["O"]
-    with pytest.raises(CorpusError, match=r"a\.jsonl:1: no tokens and tags, .*choose with `--data.tag_column`"):
+    with pytest.raises(
+        CorpusError, match=r"a\.jsonl:1: no tokens and tags, .*choose with `--data.tag_column`"
+    ):
         read(path, "words", "gone")
 
 
@@ -242,8 +246,8 @@ def test_a_hub_data_set_is_read_by_split(monkeypatch: pytest.MonkeyPatch) -> Non
     splits = load_splits("user/corpus")
     assert list(splits) == ["train", "validation"]
     for column, tag in ((None, "O"), ("pos", "DET")):
-        file = File(Path("user/corpus"), label_column=column)
-        (sentence,) = examples_of(file, read_rows(file, splits["train"]))
+        file = File(Path("user/corpus"), label_column=column, rows=splits["train"])
+        (sentence,) = read_file(file)
         assert (sentence.tokens, sentence.tags) == (["a"], [tag])
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from residense.data.readers import CorpusError, find_splits
+from residense.data.readers.file import CorpusError
+from residense.data.readers.splits import find_splits
 
 Write = Callable[[str, str | bytes], Path]
 

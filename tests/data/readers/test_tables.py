@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from residense.data.readers import CorpusError, File
 from residense.data.readers import read as read_file
+from residense.data.readers.file import CorpusError, File
 
 Write = Callable[[str, str | bytes], Path]
 Read = Callable[..., SimpleNamespace]
@@ -103,7 +103,9 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
         texts = read(path, text, label)
         assert (texts.texts[-1], texts.labels[-1]) == ("z w", ("1",))
     for text, label in [("d", 0), (3, 0), (0, 0), (-4, 1)]:
-        with pytest.raises(CorpusError, match=r"a\.csv:\d: not exactly one .*`--data\.text_column`"):
+        with pytest.raises(
+            CorpusError, match=r"a\.csv:\d: not exactly one .*`--data\.text_column`"
+        ):
             read(path, text, label)
     with pytest.raises(CorpusError, match=r"b\.csv:2: not exactly one .*, read \[0, 1, 'c'\]"):
         read(write("b.csv", "a,a,c\nx,y,z\n"), "a", "c")

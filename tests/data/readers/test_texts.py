@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from residense.data.classification import ClassificationDataModule
-from residense.data.readers import CorpusError, File, examples_of, find_splits, read_rows
+from residense.data.readers import read as read_file
+from residense.data.readers.file import CorpusError, File
+from residense.data.readers.splits import find_splits
 
 Write = Callable[[str, str | bytes], Path]
 Read = Callable[..., SimpleNamespace]
@@ -67,7 +69,11 @@ def test_a_corpus_has_the_rows_of_its_readme(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("trec/train.tsv", {}, r"tsv:1: not exactly one column .* read \[0, 1, 2\]; .*`--data\.label_column`"),
+        (
+            "trec/train.tsv",
+            {},
+            r"tsv:1: not exactly one column .* read \[0, 1, 2\]; .*`--data\.label_column`",
+        ),
         ("trec/train.tsv", {"text": 2}, "not exactly one column"),
         ("ag-news/test.official.csv.gz", {"label": 0}, "not exactly one column"),
         ("sst2/train.tsv", {}, r"tsv:1: not exactly one column .*read \[0, 1\]; choose"),
@@ -194,11 +200,8 @@ def test_classes_of_a_data_set_have_their_names() -> None:
         }
 
     data = Data(text=["a", "b"], labels=[[0, 1], []], image=[{}, {}])
-    file = File(Path("user/corpus"), "texts", label_separator=",")
-    assert [example.labels for example in examples_of(file, read_rows(file, data))] == [
-        ("x", "y"),
-        (),
-    ]
+    file = File(Path("user/corpus"), "texts", label_separator=",", rows=data)
+    assert [example.labels for example in read_file(file)] == [("x", "y"), ()]
     file.label_separator = None
     with pytest.raises(CorpusError, match="corpus:1: list of labels"):
-        examples_of(file, read_rows(file, data))
+        read_file(file)

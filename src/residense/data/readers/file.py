@@ -4,9 +4,10 @@ import gzip
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from residense.messages import printable
 
@@ -69,6 +70,7 @@ class File:
         repair: Whether to repair or drop what is malformed, and count it, instead of raising.
         labeled: Whether the examples must have tags or labels; these are ignored otherwise.
         label_separator: What separates the labels of a text with any number of labels; None for one label.
+        rows: The rows of a data set, instead of those in a file.
         notes: How the file was read, for the user.
         repairs: What was repaired, and how often.
     """
@@ -81,6 +83,7 @@ class File:
     repair: bool = False
     labeled: bool = True
     label_separator: str | None = None
+    rows: Iterable[Any] | None = None
     notes: list[str] = field(default_factory=list)
     repairs: Counter[str] = field(default_factory=Counter)
 

@@ -1,7 +1,8 @@
 """Parquet files and data sets of the Hugging Face hub."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def known_splits(path: Path, splits: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def read_rows(file: File, rows: Iterable[Any]) -> Iterator[Record]:
+def read_rows(file: File) -> Iterator[Record]:
     """Return the rows of a `datasets.Dataset`, or of a list of pairs: (tokens, tags), (text, spans) or (text, label).
 
     Of a data set, the columns of strings and numbers are read, and those of lists of them.
@@ -52,6 +53,7 @@ def read_rows(file: File, rows: Iterable[Any]) -> Iterator[Record]:
     Raises:
         CorpusError: A column cannot be read.
     """
+    rows: Any = file.rows
     features = getattr(rows, "features", None)
     if features is None:
         for number, (first, second) in enumerate(rows, 1):
@@ -75,12 +77,12 @@ def read_parquet(file: File) -> Iterator[Record]:
         CorpusError: The file is malformed, or unpacks to far more than text does.
     """
     try:
-        data = _data_set(file)
+        opened = replace(file, rows=_data_set(file))
     except CorpusError:
         raise
     except Exception as error:  # pyarrow raises errors of many kinds
         raise _unloadable(file, error, "fetch or write the file again") from None
-    yield from read_rows(file, data)
+    yield from read_rows(opened)
 
 
 def _unloadable(file: File, error: Exception, fix: str) -> CorpusError:
