@@ -185,7 +185,6 @@ def test_folds_cover_all_texts_once(corpus: Path) -> None:
         ({"folds": 2}, "of at least 3; got 0 of 2"),
         ({"label_separator": ""}, "label_separator must not be empty"),
         ({"folds": 5, "fold": 5}, "one of 0 .. folds - 1"),
-        ({"max_length": 0}, "max_length must be at least 1"),
         ({"folds": 500}, "too few for 500 folds"),
     ],
 )

@@ -1,6 +1,6 @@
 """Corpora for text classification."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from residense.bounds import Count, Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
 from residense.data.partition import fold
-from residense.data.readers.file import Column, Example
+from residense.data.readers.file import Column, Example, File
 from residense.data.source import Loaded, Splits
 from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.units import Truncate, Unit, Units, kept, subword_tokenizer
@@ -57,14 +57,15 @@ class ClassificationDataModule(TextDataModule):
         fold: Count = 0,
         **options: Any,
     ):
-        super().__init__(path, synthetic, **options)
+        reading = File(Path(), "texts", text_column, label_column)
+        reading.label_separator = label_separator
+        super().__init__(path, synthetic, reading, **options)
         self.unit: str = unit
         self.subwords = subwords
         self.truncate = truncate
         self.multi_label = label_separator is not None
         self.folds = folds
         self.fold = fold
-        self.source = self._source("texts", text_column, label_column, label_separator)
 
     def check(self) -> None:
         super().check()
@@ -88,9 +89,7 @@ class ClassificationDataModule(TextDataModule):
             units = Units(unit, subwords)
             corpora = {}
             for name, examples in splits.items():
-                texts = [str(example.text) for example in examples]
-                labels = [example.labels for example in examples]
-                corpora[name], note = self._corpus(texts, labels, units)
+                corpora[name], note = self._corpus(examples, units)
                 notes += [f"{name}: {note}"] * bool(note)
             return Loaded(corpora, notes, unit=unit, subwords=subwords)
 
@@ -110,43 +109,35 @@ class ClassificationDataModule(TextDataModule):
             fix = "choose another column with --data.label_column"
             raise ValueError(f"{self.corpus_name}: {wrong}; {fix}")
 
-    def _corpus(
-        self, texts: Iterable[str], labels: Sequence[Sequence[str]], units: Units
-    ) -> tuple[Corpus, str]:
+    def _corpus(self, examples: Sequence[Example], units: Units) -> tuple[Corpus, str]:
         """Return texts cut into tokens, and a note if some are too long."""
         sentences = []
-        read = []
+        texts = []
         long = 0
-        for text in texts:
+        for example in examples:
+            text = str(example.text)
             tokens, places = units.cut(text)
             here = kept(len(tokens), self.max_length, self.truncate)
             long += len(here) < len(tokens)
             sentences.append(([tokens[i] for i in here] or [""], ()))
-            read.append(Text(text, [places[i] for i in here] or [(0, 0)]))
-        corpus = Corpus.build(sentences, "none", self.max_length, read, labels)
-        if not long:
-            return corpus, ""
-        share = f"{100 * long / len(read):.1f} % of the texts"
-        return corpus, f"{share} are cut to {self.max_length} tokens ({self.truncate} is kept)"
+            texts.append(Text(text, [places[i] for i in here] or [(0, 0)]))
+        labels = [example.labels for example in examples]
+        corpus = Corpus.build(sentences, "none", self.max_length, texts, labels)
+        share = f"{100 * long / max(1, len(texts)):.1f} % of the texts"
+        note = f"{share} are cut to {self.max_length} tokens ({self.truncate} is kept)"
+        return corpus, note if long else ""
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
-        texts = self.text or [str(example.text) for example in self.source.unlabeled()]
-        corpus, note = self._corpus(texts, [], Units(vocabulary.unit, vocabulary.subwords))
-        if note:
-            say(note)
+        examples = [Example(0, [], [], text) for text in self.text or ()]
+        units = Units(vocabulary.unit, vocabulary.subwords)
+        corpus, note = self._corpus(examples or self.source.unlabeled(), units)
+        say(*[note] * bool(note))
         return corpus
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
-        built = Vocabulary.build(
-            self.splits["train"],
-            [],
-            "none",
-            self.min_frequency,
-            vectors.words,
-            vectors.matrix.shape[1],
-            unit=loaded.unit,
-            subwords=loaded.subwords,
-        )
+        words = (self.min_frequency, vectors.words, vectors.matrix.shape[1])
+        train = self.splits["train"]
+        built = Vocabulary.build(train, [], "none", *words, loaded.unit, loaded.subwords)
         built = built.with_classes(self.splits, self.multi_label)
         if len(built.classes) < 2:
             found = f"only one class, {listed(built.classes)}"

@@ -8,7 +8,7 @@ Shapes: N tokens, S sentences, T texts of the source, C classes.
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -17,10 +17,8 @@ import numpy as np
 
 from residense.data.cache import Arrays, pack_strings, unpack_strings
 from residense.predictions import Text
-from residense.tags import Span, convert, spans, split_tag
+from residense.tags import Span, encode, spans, split_tag
 
-NUMBERS = ("tokens", "tags", "offsets", "document", "places", "targets")
-STRINGS = ("forms", "labels", "raw", "classes")
 SENTENCE_ENDS = frozenset(".!?。！？")
 
 
@@ -73,8 +71,7 @@ class Corpus:
 
         With `texts` the sentences keep the text that they came from, with `classes` its classes.
         """
-        if max_length < 1:
-            raise ValueError(f"max_length must be at least 1 token; got {max_length}")
+        assert max_length > 0
         forms: dict[str, int] = {}
         labels: dict[str, int] = {}
         token_ids: list[int] = []
@@ -83,15 +80,15 @@ class Corpus:
         for number, (tokens, tags) in enumerate(sentences):
             if not tokens:
                 continue
-            tags = tags if scheme == "none" or not tags else convert(tags, scheme)
-            start = len(token_ids)
-            token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
-            cuts = _cuts(tokens, spans(tags) if tags and scheme != "none" else [], max_length)
-            tag_ids += (
-                [labels.setdefault(tag, len(labels)) for tag in tags] if tags else [0] * len(tokens)
-            )
-            offsets += [start + cut for cut in cuts]
+            found: list[Span] = []
+            if scheme != "none" and tags:
+                found = spans(tags)
+                tags = encode(found, len(tags), scheme)
+            cuts = _cuts(tokens, found, max_length)
+            offsets += [len(token_ids) + cut for cut in cuts]
             document += [number] * len(cuts)
+            token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
+            tag_ids += [labels.setdefault(tag, len(labels)) for tag in tags] or [0] * len(tokens)
         return cls(
             list(forms),
             list(labels),
@@ -121,9 +118,8 @@ class Corpus:
         """The given sentences of the source, in their order there."""
         keep = np.flatnonzero(np.isin(self.document, documents))
         lengths = self.lengths[keep]
-        places = np.repeat(self.offsets[keep] - np.cumsum(lengths) + lengths, lengths) + np.arange(
-            lengths.sum()
-        )
+        shift = self.offsets[keep] - np.cumsum(lengths) + lengths
+        places = np.repeat(shift, lengths) + np.arange(lengths.sum())
         kept, renumbered = np.unique(self.document[keep], return_inverse=True)
         return replace(
             self,
@@ -171,16 +167,16 @@ class Corpus:
         return {label: count for label, count in counts.items() if label and count}
 
     def arrays(self) -> Arrays:
-        """Everything as arrays, to be stored."""
-        flat = {name: getattr(self, name) for name in NUMBERS}
-        return flat | {name: pack_strings(getattr(self, name)) for name in STRINGS}
+        """Return everything as arrays, to be stored."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: pack_strings(v) if isinstance(v, list) else v for k, v in values.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Corpus":
-        """The corpus that `arrays` came from."""
-        fields: dict[str, Any] = {name: arrays[name] for name in NUMBERS}
-        fields |= {name: unpack_strings(arrays[name]) for name in STRINGS}
-        return cls(**fields)
+        """Return the corpus that `arrays` came from."""
+        values: dict[str, Any] = dict(arrays)
+        values |= {k: unpack_strings(v) for k, v in arrays.items() if v.dtype == np.uint8}
+        return cls(**values)
 
 
 def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:

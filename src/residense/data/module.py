@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from residense.bounds import Count, Positive
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
 from residense.data.partition import complete
-from residense.data.readers.file import Column, File, Kind
+from residense.data.readers.file import File
 from residense.data.source import Loaded, Source, Splits
 from residense.data.synthetic import Synthetic
 from residense.data.synthetic_texts import SyntheticTexts
@@ -34,6 +35,7 @@ class TextDataModule(L.LightningDataModule):
             the names of the splits. For `predict` a file, where .txt holds one text a line. Null for the synthetic
             corpus, or for standard input in `predict`.
         synthetic: The synthetic corpus.
+        reading: How to read the files.
         text: Texts to predict, instead of a file.
         files: Glob that the file names in the folder must match.
         encoding: Encoding of the files.
@@ -52,6 +54,7 @@ class TextDataModule(L.LightningDataModule):
         self,
         path: str | Splits | None,
         synthetic: Synthetic | SyntheticTexts,
+        reading: File,
         text: list[str] | None = None,
         files: str | None = None,
         encoding: str = "utf-8",
@@ -69,11 +72,9 @@ class TextDataModule(L.LightningDataModule):
         in_memory = not isinstance(path, str | None)
         self.save_hyperparameters(logger=False, ignore=["path"] if in_memory else None)
         self.path = path
-        self.synthetic = synthetic
         self.text = text
-        self.files = files
-        self.encoding = encoding
-        self.repair = repair
+        options = replace(reading, encoding=encoding, repair=repair)
+        self.source = Source(path, synthetic, files, options)
         self.split = split
         self.split_seed = split_seed
         self.vectors = vectors
@@ -89,13 +90,6 @@ class TextDataModule(L.LightningDataModule):
         self.vector_matrix: np.ndarray | None = None
         self._train_loader: BatchLoader | None = None
         self._progress: dict[str, Any] = {}
-
-    def _source(
-        self, kind: Kind, text: Column, label: Column, separator: str | None = None
-    ) -> Source:
-        file = File(Path(), kind, text, label, self.encoding, self.repair)
-        file.label_separator = separator
-        return Source(self.path, self.synthetic, self.files, file)
 
     @property
     def corpus_name(self) -> str:

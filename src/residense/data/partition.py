@@ -23,26 +23,19 @@ def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> L
     splits = loaded.splits
     if "validation" in splits or "train" not in splits:
         return loaded
-    corpus = splits["train"]
-    places = _places(corpus, seed)
-    taken = np.zeros(corpus.num_documents, bool)
-    made = {}
+    places = _places(splits["train"], seed)
+    names = ["validation", "test"] if len(splits) == 1 else ["validation"]
+    train = np.ones(len(places), bool)
+    chosen = {"train": train}
     start = 0.0
-    for name, share in zip(("validation", "test"), shares[1:], strict=True):
-        if name == "test" and len(splits) > 1:
-            break
-        chosen = (places >= start) & (places < start + share) & ~taken
-        chosen[np.argmin(np.where(taken, np.inf, places))] |= not chosen.any()
-        made[name] = corpus.select(np.flatnonzero(chosen))
-        taken |= chosen
+    for name, share in zip(names, shares[1:], strict=False):
+        chosen[name] = train & (places >= start) & (places < start + share)
+        chosen[name][np.argmin(np.where(train, places, np.inf))] |= not chosen[name].any()
+        train &= ~chosen[name]
         start += share
-    if taken.all():
-        size = corpus.num_documents
-        raise ValueError(f"{size} sentences are too few to split; add files or sentences")
-    note = f"{' and '.join(made)} split off train by seed {seed}"
-    train = corpus.select(np.flatnonzero(~taken))
-    splits = {"train": train, **made, **{k: v for k, v in splits.items() if k != "train"}}
-    return loaded._replace(splits=splits, notes=[*loaded.notes, note])
+    if not train.any():
+        raise ValueError(f"{len(places)} sentences are too few to split; add files or sentences")
+    return _selected(loaded, chosen, f"{' and '.join(names)} split off train by seed {seed}")
 
 
 def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
@@ -54,16 +47,19 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
     if [*loaded.splits] != ["train"]:
         found = f"the corpus comes in splits of its own ({', '.join(loaded.splits)})"
         raise ValueError(f"data.folds: {found}: use --data.folds 0")
-    corpus = loaded.splits["train"]
-    place = np.floor(_places(corpus, seed) * folds).astype(int)
-    test = place == number
-    validation = place == (number + 1) % folds
+    places = np.floor(_places(loaded.splits["train"], seed) * folds).astype(int)
+    test = places == number
+    validation = places == (number + 1) % folds
     chosen = {"train": ~test & ~validation, "validation": validation, "test": test}
     if not all(mask.any() for mask in chosen.values()):
-        raise ValueError(f"data.folds: {corpus.num_documents} texts are too few for {folds} folds")
-    splits = {name: corpus.select(np.flatnonzero(mask)) for name, mask in chosen.items()}
-    note = f"fold {number} of {folds}, drawn by seed {seed}"
-    return loaded._replace(splits=splits, notes=[*loaded.notes, note])
+        raise ValueError(f"data.folds: {len(places)} texts are too few for {folds} folds")
+    return _selected(loaded, chosen, f"fold {number} of {folds}, drawn by seed {seed}")
+
+
+def _selected(loaded: Loaded, chosen: dict[str, np.ndarray], note: str) -> Loaded:
+    corpus = loaded.splits["train"]
+    made = {name: corpus.select(np.flatnonzero(mask)) for name, mask in chosen.items()}
+    return loaded._replace(splits={**loaded.splits, **made}, notes=[*loaded.notes, note])
 
 
 def _places(corpus: Corpus, seed: int) -> np.ndarray:

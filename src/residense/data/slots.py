@@ -42,8 +42,11 @@ class SlotsDataModule(TaggingDataModule):
     ):
         super().__init__(files=files, max_length=WHOLE, **options)
         self.label_separator = label_separator
-        self.intents = self._source("texts", text_column, label_column, label_separator)
-        self.intents.pattern = intent_files
+        reading = File(Path(), "texts", text_column, label_column)
+        reading.encoding = self.source.options.encoding
+        reading.repair = self.source.options.repair
+        reading.label_separator = label_separator
+        self.intents = replace(self.source, pattern=intent_files, options=reading)
 
     def load(self) -> Loaded:
         loaded = super().load()

@@ -1,6 +1,5 @@
 """Where a corpus comes from: files, the hub, memory or a generator; all splits as arrays, cached."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
 from residense.data.corpus import Corpus
 from residense.data.readers import read
-from residense.data.readers.file import CorpusError, Example, File
+from residense.data.readers.file import STDIN, Example, File
 from residense.data.readers.hub import known_splits, load_splits
 from residense.data.readers.splits import find_splits
 from residense.data.synthetic import Synthetic
@@ -118,21 +117,18 @@ class Source:
 
     def unlabeled(self) -> list[Example]:
         """Return texts to predict: the lines of a .txt file or of standard input, or the examples of a corpus file."""
-        path = Path("standard input" if self.path in (None, "-") else str(self.path))
+        path = STDIN if self.path in (None, "-") else Path(str(self.path))
         file = replace(self._file(path), labeled=False)
-        if self.path in (None, "-"):
-            lines = file.decode(sys.stdin.buffer.read()).split("\n")
-        elif file.suffix == "txt":
-            lines = file.lines()
-        elif path.is_file():
+        if path != STDIN and not path.is_file():
+            raise file.error(
+                None, "no such file", None, "give --data.path a file or --data.text a text"
+            )
+        if path != STDIN and file.suffix != "txt":
             return read(file)
-        else:
-            fix = "give --data.path a file or --data.text a text"
-            raise CorpusError(path, None, "no such file", None, fix)
-        lines = lines[:-1] if lines[-1] == "" else lines  # the last line end begins no line
-        return [
-            Example(number, [], [], line.removesuffix("\r")) for number, line in enumerate(lines, 1)
-        ]
+        lines = file.lines()
+        if lines[-1] == "":  # the last line end begins no line
+            del lines[-1]
+        return [Example(number, [], [], line) for number, line in enumerate(lines, 1)]
 
 
 def pack(loaded: Loaded) -> Arrays:

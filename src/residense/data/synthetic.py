@@ -62,14 +62,17 @@ class _Sentences(Grammar[Sentence]):
     """Expand the grammar of one language into labeled, tokenized, noisy sentences.
 
     In a rule, `{PERSON}` is a labeled span, `{PERSON:word}` a labeled span drawn from another rule, and `{~word}` a
-    rule as it looks in a login name.
+    rule as it looks in a login name. `faker COUNT METHOD LOCALES` stands for words that Faker generates. The cities of
+    it_IT are not used, as they depend on the hash seed of the process.
     """
 
     def __init__(self, language: Language, rng: random.Random):
         super().__init__(f"templates_{language}.txt", rng)
         self.language = language
-        for symbol, words in _faker_pools(language, rng.randrange(2**32)).items():
-            self.add(symbol, _FAKER_HELD_OUT, words)
+        seed = rng.randrange(2**32)
+        for symbol, rule in self.rules.items():
+            if rule.every[0].startswith("faker "):
+                self.add(symbol, _FAKER_HELD_OUT, _pool(seed, *rule.every[0].split()[1:]))
         pairs = self.rules["twins"].every if language == "zh" else []
         self.twins = {char: twin for pair in pairs for char, twin in (pair, pair[::-1])}
         self.cast: dict[str, list[str]] = {}
@@ -143,33 +146,13 @@ def _full_width(text: str) -> str:
     return text.translate(_FULL_WIDTH)
 
 
-def _faker_pools(language: Language, seed: int) -> dict[str, list[str]]:
-    """Return word pools by the symbol that the grammar uses them under."""
+def _pool(seed: int, count: str, method: str, *locales: str) -> list[str]:
+    """Return distinct words that Faker generates for each locale."""
     from faker import Faker
 
-    def pool(count: int, method: str, *locales: str) -> list[str]:
-        words: list[str] = []
-        for locale in locales:
-            fake = Faker(locale)
-            fake.seed_instance(seed)
-            words += [str(getattr(fake, method)()) for _ in range(count)]
-        return list(dict.fromkeys(words))
-
-    if language == "zh":
-        return {
-            "rare_surname": pool(400, "last_name", "zh_CN"),
-            "given": pool(300, "first_name", "zh_CN"),
-            "firm": pool(300, "company_prefix", "zh_CN"),
-            "real_city": pool(300, "city_name", "zh_CN"),
-            "real_district": pool(100, "district", "zh_CN"),
-        }
-    west = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "pl_PL", "nl_NL", "sv_SE", "en_IN")
-    return {
-        "first": pool(120, "first_name", *west, "it_IT"),
-        "last": pool(140, "last_name", *west, "it_IT"),
-        # Not it_IT: its cities depend on the hash seed of the process.
-        "real_city": pool(60, "city", *west),
-        "real_country": pool(60, "country", "en_US"),
-        "real_street": pool(90, "street_name", "en_US", "en_GB", "de_DE"),
-        "iban": pool(400, "iban", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "pl_PL", "nl_NL"),
-    }
+    words: list[str] = []
+    for locale in locales:
+        fake = Faker(locale)
+        fake.seed_instance(seed)
+        words += [str(getattr(fake, method)()) for _ in range(int(count))]
+    return list(dict.fromkeys(words))

@@ -1,12 +1,13 @@
 """Corpora for tagging."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from residense.bounds import Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
-from residense.data.readers.file import Column, Example
+from residense.data.readers.file import Column, Example, File
 from residense.data.source import Loaded, Splits
 from residense.data.synthetic import Synthetic
 from residense.data.units import subword_tokenizer
@@ -45,10 +46,10 @@ class TaggingDataModule(TextDataModule):
         subwords: Positive | str | None = None,
         **options: Any,
     ):
-        super().__init__(path, synthetic, **options)
+        reading = File(Path(), "tags", token_column, tag_column)
+        super().__init__(path, synthetic, reading, **options)
         self.scheme: str = scheme
         self.subwords = subwords
-        self.source = self._source("tags", token_column, tag_column)
 
     def load(self) -> Loaded:
         scheme = self.vocabulary.scheme if self.vocabulary else self.scheme

@@ -28,9 +28,7 @@ class Units:
             from tokenizers import Tokenizer
 
             if not _is_bounded(subwords):
-                raise ValueError(
-                    "data.subwords: not a tokenizer, or one that makes texts ever longer"
-                )
+                raise ValueError("data.subwords: no tokenizer, or one that makes texts ever longer")
             self._tokenizer: Any = Tokenizer.from_str(subwords)
 
     def cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
@@ -70,9 +68,8 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
 
     if isinstance(source, str):
         if not Path(source).is_file():
-            raise ValueError(
-                f"data.subwords: no file {source}; give a tokenizer.json, or a number of subwords to train"
-            )
+            fix = "give a tokenizer.json, or a number of subwords to train"
+            raise ValueError(f"data.subwords: no file {source}; {fix}")
         try:
             return Tokenizer.from_file(source).to_str()
         except Exception as error:  # the library raises what it likes
@@ -81,9 +78,8 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
         raise ValueError(f"data.subwords: at least 100 subwords are needed; got {source}")
     tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
-    )
+    steps = [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     trainer = trainers.BpeTrainer(vocab_size=source, special_tokens=["[UNK]"], show_progress=False)  # type: ignore[call-arg]
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str()

@@ -63,25 +63,24 @@ class Vocabulary:
         subwords: str = "",
     ) -> "Vocabulary":
         """From the training corpus and the words of a vector file, most frequent first."""
+        counts = np.bincount(train.tokens, minlength=len(train.forms)).tolist()
         spell = _speller(unit, subwords)
-        counts = np.bincount(train.tokens, minlength=len(train.forms))
-        frequency: Counter[str] = Counter()
-        chars: Counter[str] = Counter()
         known = set(vector_words)
-        for form, count in zip(train.forms, counts.tolist(), strict=True):
-            frequency[form if form in known else form.lower()] += count
+        words: Counter[str] = Counter()
+        chars: Counter[str] = Counter()
+        single = 0
+        for form, count in zip(train.forms, counts, strict=True):
+            words[form if form in known else form.lower()] += count
+            single += count * (len(form) == 1)
             for char in spell(form):
                 chars[char] += count
-        words = [w for w, n in _ranked(frequency) if n >= min_frequency and w not in known]
-        short = sum(
-            n for form, n in zip(train.forms, counts.tolist(), strict=True) if len(form) == 1
-        )
+        frequent = (w for w, n in _ranked(words) if n >= min_frequency and w not in known)
         return cls(
-            words=[*vector_words, *words],
-            chars=[c for c, _ in _ranked(chars)],
+            words=[*vector_words, *frequent],
+            chars=[char for char, _ in _ranked(chars)],
             labels=_complete(set(labels), scheme),
             scheme=scheme,
-            unit=unit or ("char" if short > 0.95 * len(train.tokens) else "word"),
+            unit=unit or ("char" if single > 0.95 * len(train.tokens) else "word"),
             vector_dim=vector_dim,
             num_vectors=len(vector_words),
             entities=_entity_types(train) if scheme != "none" else {},
@@ -139,37 +138,31 @@ class Vocabulary:
         return table
 
     def class_ids(self, classes: Sequence[str]) -> np.ndarray:
-        """Ids of classes: int64 [len(classes)].
+        """Return the ids of classes: int64 [len(classes)].
 
         Raises:
-            ValueError: a class that the vocabulary does not know.
+            ValueError: The vocabulary does not have a class.
         """
-        ids = {name: i for i, name in enumerate(self.classes)}
-        unknown = sorted(set(classes) - set(ids))
-        if unknown:
-            raise ValueError(
-                f"the corpus has classes that this model does not know: {listed(unknown)}; it knows "
-                f"{listed(self.classes)}"
-            )
-        return np.array([ids[name] for name in classes], np.int64)
+        return _ids(classes, self.classes, "classes", str)
 
     def label_ids(self, labels: Sequence[str]) -> np.ndarray:
-        """Ids of tags: int64 [len(labels)].
+        """Return the ids of tags: int64 [len(labels)].
 
         Raises:
-            ValueError: a tag that the vocabulary does not know.
+            ValueError: The vocabulary does not have a tag.
         """
-        ids = {label: i for i, label in enumerate(self.labels)}
-        unknown = sorted(set(labels) - set(ids))
-        if unknown:
-            new, old = (
-                listed(sorted({tag.split("-", 1)[-1] for tag in tags}))
-                for tags in (unknown, self.labels)
-            )
-            raise ValueError(
-                f"the corpus has labels that this model does not know: {new}; it knows {old}"
-            )
-        return np.array([ids[label] for label in labels], np.int64)
+        return _ids(labels, self.labels, "labels", lambda tag: tag.split("-", 1)[-1])
+
+
+def _ids(
+    names: Sequence[str], known: Sequence[str], what: str, shown: Callable[[str], str]
+) -> np.ndarray:
+    ids = {name: i for i, name in enumerate(known)}
+    unknown = sorted({shown(name) for name in names if name not in ids})
+    if unknown:
+        wrong = f"the corpus has {what} that this model does not know: {listed(unknown)}"
+        raise ValueError(f"{wrong}; it knows {listed(sorted({*map(shown, known)}))}")
+    return np.array([ids[name] for name in names], np.int64)
 
 
 def _speller(unit: str | None, subwords: str) -> Callable[[str], Sequence[str]]:

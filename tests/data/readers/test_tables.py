@@ -55,7 +55,7 @@ def test_the_notes_say_what_was_inferred(write: Write, read: Read) -> None:
     assert (texts.texts, texts.labels) == (["a b", " a c ", "a d"], [("x",), ("x",), ("y",)])
     assert texts.lines == [2, 4, 5]
     assert texts.notes == (
-        "train.csv: comma-separated, a header, text in column text, label in column category "
+        "train.csv: comma-separated, text in column text, label in column category "
         "(of text, category)"
     )
 
@@ -107,7 +107,7 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
             CorpusError, match=r"a\.csv:\d: not exactly one .*`--data\.text_column`"
         ):
             read(path, text, label)
-    with pytest.raises(CorpusError, match=r"b\.csv:2: not exactly one .*, read \[0, 1, 'c'\]"):
+    with pytest.raises(CorpusError, match=r"b\.csv:2: not exactly one .*, read .'a 0', 'a 1', 'c'."):
         read(write("b.csv", "a,a,c\nx,y,z\n"), "a", "c")
 
 

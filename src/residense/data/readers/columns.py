@@ -77,21 +77,18 @@ def _blocks(lines: Sequence[str]) -> list[list[_Row]]:
 
 def _layout(file: File, blocks: list[list[_Row]]) -> _Layout:
     rows = [row for block in blocks for row in block]
+    first = next((row for row in rows if not row.text.startswith("#")), rows[0])
     if isinstance(file.text_column, str) or isinstance(file.label_column, str):
         first = blocks[0].pop(0)  # the header
-    else:
-        first = next((row for row in rows if not row.text.startswith("#")), rows[0])
-    layout = _Layout("\t" if "\t" in first.text else " ", 0, 0, 0)
+    layout = _Layout("\t" if "\t" in first.text else " ", 1, 0, 0)
     cells = layout.split(first.text)
-    width = len(cells)
-    if width == 1 and file.labeled:
+    if len(cells) == 1 and file.labeled:
         fix = "tagging needs a token and a tag on each line"
         raise file.error(first.line, "one column only", first.text, fix)
-    token = _position(file, first, file.text_column, cells, 0)
-    tag = _position(file, first, file.label_column, cells, width - 1)
-    if file.text_column is None and token == tag and width > 1:
-        token = 1
-    return layout._replace(width=width, token=token, tag=tag)
+    tag = _position(file, first, file.label_column, cells, len(cells) - 1)
+    usual = 1 if tag == 0 and len(cells) > 1 else 0
+    token = _position(file, first, file.text_column, cells, usual)
+    return layout._replace(width=len(cells), token=token, tag=tag)
 
 
 def _position(file: File, first: _Row, column: Column, cells: list[str], usual: int) -> int:
@@ -107,28 +104,26 @@ def _position(file: File, first: _Row, column: Column, cells: list[str], usual: 
 
 def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
     """Return the cells of a row, with a token and a tag among them."""
-    cells = layout.split(row.text)
+    line, text = row
+    cells = layout.split(text)
     if len(cells) != layout.width:
         wrong = f"expected {layout.width} columns as in the first row, found {len(cells)}"
         fix = "correct the line (dense_cls.yaml reads texts)"
         cells, how = _refit(cells, layout)
         if not how:
-            raise file.error(row.line, wrong, row.text, fix)
-        file.settle(row.line, wrong, row.text, fix, how)
+            raise file.error(line, wrong, text, fix)
+        file.settle(line, wrong, text, fix, how)
     if not cells[layout.token]:
-        how = "empty token read as U+FFFD"
-        file.settle(row.line, "empty token", row.text, "write the token", how)
+        file.settle(line, "empty token", text, "write the token", "empty token read as U+FFFD")
         cells[layout.token] = "\ufffd"
-    if not file.labeled:
-        return cells
-    if not cells[layout.tag].strip(" "):
-        file.settle(row.line, "empty tag", row.text, "write the tag", "missing tag read as O")
+    if file.labeled and not cells[layout.tag].strip(" "):
+        file.settle(line, "empty tag", text, "write the tag", "missing tag read as O")
         cells[layout.tag] = "O"
-    if " " in cells[layout.tag]:
+    if file.labeled and " " in cells[layout.tag]:
         fix = (
             "a tag has no spaces: dense_cls.yaml reads texts, `--data.tag_column` chooses a column"
         )
-        raise file.error(row.line, "tag with spaces", row.text, fix)
+        raise file.error(line, "tag with spaces", text, fix)
     return cells
 
 
@@ -137,12 +132,12 @@ def _refit(cells: list[str], layout: _Layout) -> tuple[list[str], str]:
     missing = layout.width - len(cells)
     usual = layout.token == 0 and layout.tag == layout.width - 1
     tagged = usual and len(cells) > 1 and _SPAN_TAG.fullmatch(cells[-1])
-    if missing < 0 and not any(cells[layout.width :]):
+    if not any(cells[layout.width :]) and missing < 0:
         return cells[: layout.width], "empty columns at the end dropped"
-    if missing > 0 and tagged:
-        filled = [*cells[:-1], *[""] * missing, cells[-1]]
-        return filled, "missing columns before the tag left empty"
-    if missing < 0 and tagged and layout.width == 2 and layout.separator == " ":
+    if tagged and missing > 0:
+        cells[-1:-1] = [""] * missing
+        return cells, "missing columns before the tag left empty"
+    if tagged and layout.width == 2 and layout.separator == " ":
         return [" ".join(cells[:-1]), cells[-1]], "token with spaces kept whole"
     if layout.token == 0 and len(cells) == 1:
         return cells + ["O"] * missing, "missing tag read as O"

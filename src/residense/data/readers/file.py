@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from residense.messages import printable
 
+STDIN = Path("standard input")
 Column = int | str | None
 Kind = Literal["tags", "texts"]
 
@@ -157,6 +159,8 @@ class File:
         return self.error(line, f"byte 0x{data[start]:02x} is not {self.encoding}", read, fix)
 
     def _bytes(self) -> bytes:
+        if self.path == STDIN:
+            return sys.stdin.buffer.read()
         try:
             if self.path.suffix.lower() != ".gz":
                 return self.path.read_bytes()

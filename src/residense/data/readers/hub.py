@@ -54,17 +54,15 @@ def read_rows(file: File) -> Iterator[Record]:
         CorpusError: A column cannot be read.
     """
     rows: Any = file.rows
-    features = getattr(rows, "features", None)
-    if features is None:
+    if not hasattr(rows, "features"):
         for number, (first, second) in enumerate(rows, 1):
-            if isinstance(first, str):
-                second_name = "label" if file.kind == "texts" else "spans"
-                yield Record(number, {"text": first, second_name: second})
-            else:
-                yield Record(number, {"tokens": [*first], "tags": [*second]})
+            names = ("text", "label" if file.kind == "texts" else "spans")
+            if not isinstance(first, str):
+                names = ("tokens", "tags")
+            yield Record(number, dict(zip(names, (first, second), strict=True)))
         return
     file.notes.append("data set")
-    plain = {name: feature for name, feature in features.items() if _is_plain(feature)}
+    plain = {name: feature for name, feature in rows.features.items() if _is_plain(feature)}
     columns = [_column(file, rows, name, feature) for name, feature in plain.items()]
     for number, row in enumerate(zip(*columns, strict=True), 1):
         yield Record(number, dict(zip(plain, row, strict=True)))
@@ -106,11 +104,8 @@ def _column(file: File, data: Any, name: str, feature: object) -> list[Any]:
     names = getattr(getattr(feature, "feature", feature), "names", None)
     if names is None:
         return values
-    known = dict(enumerate(names))  # -1 says that there is no label
-    return [
-        [known.get(item) for item in value] if isinstance(value, list) else known.get(value)
-        for value in values
-    ]
+    known = dict(enumerate(names)).get  # None for -1, which says that there is no label
+    return [[*map(known, v)] if isinstance(v, list) else known(v) for v in values]
 
 
 def _data_set(file: File) -> Any:

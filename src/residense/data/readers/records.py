@@ -117,7 +117,9 @@ def tag_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
     key = file.text_column if isinstance(file.text_column, str) else "tokens"
     names = [file.label_column] if isinstance(file.label_column, str) else _TAG_NAMES
     for line, fields in records:
-        found = [fields[name] for name in names if isinstance(fields.get(name), list | dict)]
+        found = [
+            fields[name] for name in names if isinstance(fields.get(name), list | tuple | dict)
+        ]
         if not fields.keys() & {key, "text"} or (file.labeled and not found):
             fix = 'write {"tokens": [...], "tags": [...]} or {"text": "...", "spans": '
             fix += "[[start, end, type]]}, or choose with `--data.tag_column`"
@@ -138,7 +140,7 @@ def _from_tokens(file: File, line: int, words: object, labels: object) -> Exampl
 
 
 def _strings(file: File, line: int, values: Any) -> list[str]:
-    if not isinstance(values, list) or not values or {*map(type, values)} != {str}:
+    if not isinstance(values, list | tuple) or not values or {*map(type, values)} != {str}:
         fix = "write a list of one or more strings, names of tags instead of their numbers"
         raise file.error(line, "no list of strings", values, fix)
     if "" in values:

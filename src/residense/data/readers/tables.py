@@ -32,10 +32,9 @@ def read_table(file: File) -> Iterator[Record]:
     names: list[str | int] = ["label", "text"] if separator == " " else []
     for line, cells in rows:
         if not names:
-            header = _is_header(file, cells)
-            file.notes.append(f"{kind}, {'a header' if header else 'no header'}")
-            names = _names(cells) if header else [*range(len(cells))]
-            if header:
+            names = _names(file, cells)
+            file.notes.append(kind)
+            if 0 not in names:  # a header
                 continue
         if len(cells) == len(names):
             yield Record(line, dict(zip(names, cells, strict=True)))
@@ -52,19 +51,19 @@ def _separator(file: File, lines: list[str]) -> str:
     return next((separator for separator in order if separator in first), usual)
 
 
-def _is_header(file: File, cells: list[str]) -> bool:
-    if isinstance(file.text_column, str) or isinstance(file.label_column, str):
-        return True
-    names = {cell.strip().lower() for cell in cells}
-    return not names.isdisjoint(TEXT_NAMES) and (
-        not file.labeled or not names.isdisjoint(LABEL_NAMES)
-    )
-
-
-def _names(header: list[str]) -> list[str | int]:
-    """Return the names of the columns; those whose name is not unique have their position instead."""
-    counts = Counter(map(str.strip, header))
-    return [i if counts[name.strip()] > 1 else name.strip() for i, name in enumerate(header)]
+def _names(file: File, cells: list[str]) -> list[str | int]:
+    """Return the names of the columns in a header, or their positions if the first row is none."""
+    names = [cell.strip() for cell in cells]
+    known = {name.lower() for name in names}
+    usual = known & {*TEXT_NAMES} and (known & {*LABEL_NAMES} or not file.labeled)
+    if (
+        not usual
+        and not isinstance(file.text_column, str)
+        and not isinstance(file.label_column, str)
+    ):
+        return [*range(len(names))]
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} {i}" for i, name in enumerate(names)]
 
 
 def _plain(lines: list[str], separator: str) -> Iterator[tuple[int, list[str]]]:
