@@ -94,9 +94,9 @@ def test_unlabelled_files_need_no_tags(write: Write, read: Read) -> None:
         ("a\nb\n", ":1: one column only, read 'a'"),
         ("a\tb c\nb\td e\n", ":1: tag with spaces, .*dense_cls.yaml reads texts"),
         ("a b\tO\nb c\tO\n", ":1: texts instead of tokens, .*dense_cls.yaml reads texts"),
-        ("", ": no sentence in this file"),
-        ("\n\n-DOCSTART- O\n", ": no sentence in this file"),
-        ("1-2" + "\t_" * 9, ": no sentence in this file"),
+        ("", ": no examples in this file"),
+        ("\n\n-DOCSTART- O\n", ": no examples in this file"),
+        ("1-2" + "\t_" * 9, ": no examples in this file"),
     ],
 )
 def test_malformed_columns_are_reported_with_their_line(
@@ -108,7 +108,7 @@ def test_malformed_columns_are_reported_with_their_line(
 
 
 def test_a_header_alone_is_no_corpus(write: Write, read: Read) -> None:
-    with pytest.raises(CorpusError, match=r"a\.tsv: no sentence in this file"):
+    with pytest.raises(CorpusError, match=r"a\.tsv: no examples in this file"):
         read(write("a.tsv", "word\ttag\n"), text="word")
 
 

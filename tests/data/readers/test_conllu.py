@@ -55,11 +55,15 @@ def test_rows_of_conllu_that_are_no_words_are_left_out(
         ),
         ("1\tdo", "deprel", "a.conllu:2: no deprel in this row"),
         ("1\t\tdo\tAUX", None, "a.conllu:2: no form in this row"),
-        ("x\tdo\tdo\tAUX", None, "a.conllu:2: expected ten columns .* the first a number"),
-        ("1\tdo" + "\tx" * 10, None, "a.conllu:2: expected ten columns separated by TABs"),
+        ("x\tdo\tdo\tAUX", None, "a.conllu:2: no row of CoNLL-U"),
+        (
+            "1\tdo" + "\tx" * 10,
+            None,
+            "a.conllu:2: no row of CoNLL-U, .*an ID and nine columns by TABs",
+        ),
         (ROWS[1], "pos", "a.conllu: no such column in CoNLL-U, read 'pos'; choose one of form"),
         (ROWS[1], 10, "a.conllu: no such column in CoNLL-U, read 10"),
-        (ROWS[0], None, "no sentence"),
+        (ROWS[0], None, "no examples"),
     ],
 )
 def test_malformed_conllu_is_refused(

@@ -83,7 +83,7 @@ def test_columns_of_json_lines_may_be_chosen(write: Write, read: Read) -> None:
     assert read(path, "words", "pos").tags == ["DET"]
     assert read(path, "words").tags == ["O"]
     with pytest.raises(
-        CorpusError, match=r"a\.jsonl:1: no tokens and tags, .*choose with `--data.tag_column`"
+        CorpusError, match=r"a\.jsonl:1: no tokens and tags, .*choose `--data.tag_column`"
     ):
         read(path, "words", "gone")
 
@@ -103,11 +103,11 @@ def test_unlabelled_json_lines_need_no_tags(write: Write, read: Read) -> None:
         ({"tokens": ["a"]}, "no tokens and tags"),
         (
             {"tokens": ["a"], "tags": [0]},
-            "no list of strings, read .0.; .*names of tags instead of their numbers",
+            "no list of strings, read .0.; .*names of tags, not numbers",
         ),
         ({"tokens": ["a"], "tags": ["O", "O"]}, "1 tokens but 2 tags"),
         ({"text": " ", "spans": []}, "no text"),
-        ({"text": "a"}, "no tokens and tags, or text and spans, .*choose with `--data.tag_column`"),
+        ({"text": "a"}, "no tokens and tags, or text and spans, .*choose `--data.tag_column`"),
         ({"text": "a", "spans": [[0, 2, "X"]]}, "not a span in this text"),
         ({"text": "a", "spans": [{"start": 0, "end": 1}]}, "not a span in this text"),
         ({"text": "a", "label": {"X": {"a": [[0, 1]]}}}, "not a span in this text"),

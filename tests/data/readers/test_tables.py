@@ -107,23 +107,25 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
             CorpusError, match=r"a\.csv:\d: not exactly one .*`--data\.text_column`"
         ):
             read(path, text, label)
-    with pytest.raises(CorpusError, match=r"b\.csv:2: not exactly one .*, read .'a 0', 'a 1', 'c'."):
+    with pytest.raises(
+        CorpusError, match=r"b\.csv:2: not exactly one .*, read .'a 0', 'a 1', 'c'."
+    ):
         read(write("b.csv", "a,a,c\nx,y,z\n"), "a", "c")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", ": no text in this file"),
-        ("a.csv", "text,label\n", ": no text in this file"),
-        ("a.txt", "\n\n", ": no text in this file"),
-        ("a.jsonl", "", ": no text in this file"),
+        ("a.csv", "", ": no examples in this file"),
+        ("a.csv", "text,label\n", ": no examples in this file"),
+        ("a.txt", "\n\n", ": no examples in this file"),
+        ("a.jsonl", "", ": no examples in this file"),
         (
             "a.csv",
             "text,label\na b,x\na c\n",
-            r":3: expected 2 cells \(comma-separated\), found 1, read \['a c'\]",
+            r":3: 1 instead of 2 cells \(comma-separated\), read \['a c'\]",
         ),
-        ("a.tsv", "text\tlabel\na b\tx\na\tb\tx\n", r":3: expected 2 cells .* found 3"),
+        ("a.tsv", "text\tlabel\na b\tx\na\tb\tx\n", r":3: 3 instead of 2 cells"),
         ("a.csv", "text,label\na b,x\n , x\n", ":3: empty text"),
         ("a.tsv", "text\tlabel\na b\tx\n\tx\n", ":3: empty text"),
         ("a.csv", "text,label\na b,x\na c, \n", ":3: empty label"),
@@ -131,7 +133,7 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
         ("a.csv", "text,label\na b,x\na\rb,x\n", ":3: carriage return outside quotes"),
         ("a.csv", "a b\na c\n", r":1: not exactly one column.*read \[0\]; choose .*label_column`"),
         ("a.csv", "text,title\na b c,d e f g h i\n", ":1: not exactly one column"),
-        ("a.txt", "0 a b\n1 c d\n0\n", ":3: expected 2 cells"),
+        ("a.txt", "0 a b\n1 c d\n0\n", ":3: 1 instead of 2 cells"),
         ("a.tsv", "a b\tx\nc d\ty\n", r":1: not exactly one column .* read \[0, 1\]"),
         ("a.csv.gz", "a,b\n", ": cannot be read .*gzip"),
         ("a.jsonl", '\n{"text": "a"', ":2: not JSON"),
@@ -187,9 +189,9 @@ def test_malformed_files_are_reported_with_their_line(
 @pytest.mark.parametrize(
     ("content", "repairs"),
     [
-        ("a c\n", "rows with another number of cells dropped"),
-        (",x\n", "rows with an empty text dropped"),
-        ("a c,\n", "rows with an empty label dropped"),
+        ("a c\n", "1 instead of 2 cells (comma-separated) dropped"),
+        (",x\n", "empty text dropped"),
+        ("a c,\n", "empty label dropped"),
     ],
 )
 def test_bad_rows_are_dropped_and_counted(

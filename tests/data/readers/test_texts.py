@@ -136,7 +136,7 @@ def test_class_folders_are_read_in_order(write: Write, tmp_path: Path, read: Rea
     assert (texts.labels, texts.lines) == ([("neg",), ("neg",), ("pos",)], [1, 2, 3])
     assert texts.notes == "corpus: a class in each of 2 folders"
     assert read(path, labeled=False).labels == [()] * 3
-    with pytest.raises(CorpusError, match="no text in this file"):
+    with pytest.raises(CorpusError, match="no examples in this file"):
         read(path / "neg")
 
 
@@ -150,7 +150,7 @@ def test_faults_in_class_folders_name_the_file(write: Write, tmp_path: Path, rea
     assert (texts.texts, texts.labels) == (["not \ufffd utf-8", "fine"], [("neg",), ("pos",)])
     assert texts.repairs == {
         "undecodable bytes read as U+FFFD": 1,
-        "empty files dropped": 1,
+        "empty text dropped": 1,
     }
     with pytest.raises(CorpusError, match=rf"{empty.name}:1: empty text"):
         read(tmp_path, encoding="latin-1")

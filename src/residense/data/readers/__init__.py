@@ -19,8 +19,7 @@ def read(file: File) -> list[Example]:
     """
     examples = _read(file)
     if not examples:
-        wrong = f"no {'sentence' if file.kind == 'tags' else 'text'} in this file"
-        raise file.error(None, wrong, None, "check that it is the right one")
+        raise file.error(None, "no examples in this file", None, "check `--data.path`")
     return examples
 
 
@@ -40,8 +39,8 @@ def _read(file: File) -> list[Example]:
             return read_conllu(file, lines)
         return read_columns(file, lines)
     if file.suffix not in SUFFIXES["texts"]:
-        fix = f"rename it to .{', .'.join(SUFFIXES['texts'])}, whichever it is"
-        raise file.error(None, "suffix of no known format for texts", None, fix)
+        suffixes = f"name it .{', .'.join(SUFFIXES['texts'])}"
+        raise file.error(None, "suffix of no known format for texts", None, suffixes)
     examples = [*text_examples(file, read_table(file))]
     refuse_swallowed(file, examples)
     return examples

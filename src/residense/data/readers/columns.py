@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from residense.data.readers.file import Column, Example, File
 
-_CHOOSE = "choose with `--data.token_column` and `--data.tag_column`"
+_CHOOSE = "choose with `--data.token_column` and `--data.tag_column`, counted from 0"
+_TEXTS = "dense_cls.yaml reads texts"
 _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+")
 # Two U+FFFD are what became of a character outside the basic plane.
 _PLACED = re.compile(r"(.)\ufffd?([0-9]{1,4})", re.DOTALL)
@@ -83,8 +84,7 @@ def _layout(file: File, blocks: list[list[_Row]]) -> _Layout:
     layout = _Layout("\t" if "\t" in first.text else " ", 1, 0, 0)
     cells = layout.split(first.text)
     if len(cells) == 1 and file.labeled:
-        fix = "tagging needs a token and a tag on each line"
-        raise file.error(first.line, "one column only", first.text, fix)
+        raise file.error(first.line, "one column only", first.text, "add a tag to each token")
     tag = _position(file, first, file.label_column, cells, len(cells) - 1)
     usual = 1 if tag == 0 and len(cells) > 1 else 0
     token = _position(file, first, file.text_column, cells, usual)
@@ -97,8 +97,7 @@ def _position(file: File, first: _Row, column: Column, cells: list[str], usual: 
     if isinstance(column, int) and -len(cells) <= column < len(cells):
         return column % len(cells)
     if column not in cells:
-        wrong = f"no column {column!r} in the first row, counted from 0"
-        raise file.error(first.line, wrong, first.text, _CHOOSE)
+        raise file.error(first.line, f"no column {column!r} in the first row", first.text, _CHOOSE)
     return cells.index(str(column))
 
 
@@ -108,7 +107,7 @@ def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
     cells = layout.split(text)
     if len(cells) != layout.width:
         wrong = f"expected {layout.width} columns as in the first row, found {len(cells)}"
-        fix = "correct the line (dense_cls.yaml reads texts)"
+        fix = f"correct the line ({_TEXTS})"
         cells, how = _refit(cells, layout)
         if not how:
             raise file.error(line, wrong, text, fix)
@@ -120,10 +119,7 @@ def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
         file.settle(line, "empty tag", text, "write the tag", "missing tag read as O")
         cells[layout.tag] = "O"
     if file.labeled and " " in cells[layout.tag]:
-        fix = (
-            "a tag has no spaces: dense_cls.yaml reads texts, `--data.tag_column` chooses a column"
-        )
-        raise file.error(line, "tag with spaces", text, fix)
+        raise file.error(line, "tag with spaces", text, f"{_CHOOSE}; {_TEXTS}")
     return cells
 
 
@@ -148,8 +144,7 @@ def _without_places(file: File, examples: list[Example]) -> list[Example]:
     """Drop the place in a word that follows each character, as in Weibo NER; refuse texts."""
     tokens = [token for example in examples for token in example.tokens]
     if 2 * sum(" " in token.strip(" ") for token in tokens) > len(tokens):
-        fix = "dense_cls.yaml reads texts, `--data.token_column` chooses a column"
-        raise file.error(examples[0].line, "texts instead of tokens", tokens[0], fix)
+        raise file.error(examples[0].line, "texts instead of tokens", tokens[0], _TEXTS)
     matches = [_PLACED.fullmatch(token) for token in tokens]
     first = [_PLACED.fullmatch(example.tokens[0]) for example in examples]
     if not all(matches) or any(match[2] != "0" for match in first if match):

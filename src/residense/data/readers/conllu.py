@@ -35,8 +35,9 @@ def read_conllu(file: File, lines: Sequence[str]) -> list[Example]:
             examples.append(Example(number + 1, [], []))
         elif not line.startswith("#"):
             if not _ROW.fullmatch(line):
-                wrong = "expected ten columns separated by TABs, the first a number"
-                raise file.error(number, wrong, line, "correct the row")
+                raise file.error(
+                    number, "no row of CoNLL-U", line, "separate an ID and nine columns by TABs"
+                )
             cells = line.split("\t")
             if not cells[0].isdecimal():
                 skipped += 1

@@ -120,6 +120,14 @@ class File:
             raise self.error(line, wrong, read, f"{fix}, or `--data.repair true` ({how})")
         self.repairs[how] += 1
 
+    def drop(self, line: int, wrong: str, read: object) -> None:
+        """Count an example that is left out if repairs are allowed.
+
+        Raises:
+            CorpusError: Repairs are not allowed.
+        """
+        self.settle(line, wrong, read, "correct or remove it", f"{wrong} dropped")
+
     def encodable(self, line: int, text: str) -> str:
         """Return a text without unpaired surrogates, which JSON can hold but UTF-8 cannot."""
         if _SURROGATE.search(text):

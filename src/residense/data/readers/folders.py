@@ -22,7 +22,6 @@ def read_folder(file: File) -> list[Example]:
                 labels = (label,) if file.labeled else ()
                 examples.append(Example(len(examples) + 1, [], [], text, labels=labels))
             else:
-                how = "empty files dropped"
-                part.settle(1, "empty text", None, "write a text or remove the file", how)
+                part.drop(1, "empty text", None)
     file.notes.append(f"a class in each of {len(classes)} folders")
     return examples

@@ -27,8 +27,7 @@ def load_splits(name: str) -> dict[str, Any]:
 
         splits: dict[Any, Any] = dict(datasets.load_dataset(name))
     except Exception as error:  # the hub and its cache raise errors of many kinds
-        fix = "check the name, the network and `--data.path`"
-        raise _unloadable(File(Path(name)), error, fix) from None
+        raise _unloadable(File(Path(name)), error, "check the name and the network") from None
     return known_splits(Path(name), splits)
 
 
@@ -40,8 +39,7 @@ def known_splits(path: Path, splits: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {SPLITS[split]: data for split, data in splits.items() if split in SPLITS}
     if not known:
-        wrong = f"no split {', '.join(SPLITS)}"
-        raise CorpusError(path, None, wrong, [*splits], "choose another data set")
+        raise CorpusError(path, None, "no known split", [*splits], f"use {', '.join(SPLITS)}")
     return known
 
 
@@ -122,8 +120,7 @@ def _data_set(file: File) -> Any:
     left = 4 * largest(file.path.stat().st_size)  # numbers of eight bytes pack to a few bits
     metadata = parquet.read_metadata(file.path)
     if metadata.num_columns > _MOST_COLUMNS:
-        fix = f"keep at most {_MOST_COLUMNS:,}"
-        raise file.error(None, f"{metadata.num_columns:,} columns", None, fix)
+        raise file.error(None, f"more than {_MOST_COLUMNS:,} columns", None, "keep fewer")
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
     size = sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks)
@@ -146,8 +143,7 @@ def _data_set(file: File) -> Any:
 
 def _refuse_bomb(file: File, left: int) -> None:
     if left < 0:
-        fix = "convert it to JSON lines, if it is meant to"
-        raise file.error(None, "unpacks to far more than text does", None, fix)
+        raise file.error(None, "unpacks to far more than text does", None, "write JSON lines")
 
 
 def _decoded_size(values: Any) -> int:

@@ -46,11 +46,9 @@ def text_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
         text, label = map(fields.get, columns)
         labels = _labels(file, line, label) if file.labeled else ()
         if text is not None and not isinstance(text, str):
-            fix = "write a string, or choose with `--data.text_column`"
-            raise file.error(line, "text that is no string", text, fix)
+            raise file.error(line, "text that is no string", text, "choose `--data.text_column`")
         if text is None or not text.strip():
-            how = "rows with an empty text dropped"
-            file.settle(line, "empty text", [*fields.values()], "write a text", how)
+            file.drop(line, "empty text", [*fields.values()])
         elif labels is not None:
             yield Example(line, [], [], file.encodable(line, text), labels=labels)
 
@@ -85,18 +83,16 @@ def _labels(file: File, line: int, value: Any) -> tuple[str, ...] | None:
     """Return the labels of a text, or None if the record is dropped."""
     separator = file.label_separator
     if isinstance(value, list) and separator is None:
-        fix = "give any `--data.label_separator` if a text may have several labels or none"
-        raise file.error(line, "list of labels", value, fix)
+        raise file.error(line, "list of labels", value, "give any `--data.label_separator`")
     parts = value if isinstance(value, list) else [value]
     if separator is not None and isinstance(value, str):
         parts = value.split(separator) if value.strip() else []
     if not {*map(type, parts)} <= {str, int, float, type(None)}:
-        fix = "write a string or a number, or choose with `--data.label_column`"
-        raise file.error(line, "label that is neither string nor number", value, fix)
+        wrong = "label that is neither string nor number"
+        raise file.error(line, wrong, value, "choose `--data.label_column`")
     labels = ["" if part is None else str(part).strip() for part in parts]
     if not all(labels):
-        how = "rows with an empty label dropped"
-        file.settle(line, "empty label", value, "write a label", how)
+        file.drop(line, "empty label", value)
         return None
     return tuple(dict.fromkeys(file.encodable(line, label) for label in labels))
 
@@ -121,8 +117,7 @@ def tag_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
             fields[name] for name in names if isinstance(fields.get(name), list | tuple | dict)
         ]
         if not fields.keys() & {key, "text"} or (file.labeled and not found):
-            fix = 'write {"tokens": [...], "tags": [...]} or {"text": "...", "spans": '
-            fix += "[[start, end, type]]}, or choose with `--data.tag_column`"
+            fix = 'write {"tokens", "tags"} or {"text", "spans"}, or choose `--data.tag_column`'
             raise file.error(line, "no tokens and tags, or text and spans", [*fields], fix)
         if key in fields:
             yield _from_tokens(file, line, fields[key], found[0] if file.labeled else [])
@@ -141,8 +136,7 @@ def _from_tokens(file: File, line: int, words: object, labels: object) -> Exampl
 
 def _strings(file: File, line: int, values: Any) -> list[str]:
     if not isinstance(values, list | tuple) or not values or {*map(type, values)} != {str}:
-        fix = "write a list of one or more strings, names of tags instead of their numbers"
-        raise file.error(line, "no list of strings", values, fix)
+        raise file.error(line, "no list of strings", values, "write names of tags, not numbers")
     if "" in values:
         raise file.error(line, "empty string", values, "remove or fill it")
     return [file.encodable(line, value) for value in values]
@@ -197,8 +191,7 @@ def _characters(file: File, line: int, span: Any, text: str) -> tuple[int, int, 
     match values:
         case [int(start), int(end), str(kind)] if 0 <= start < end <= len(text) and kind:
             return start, end, file.encodable(line, kind)
-    fix = f"write [start, end, type], the end exclusive and at most {len(text)}"
-    raise file.error(line, "not a span in this text", span, fix)
+    raise file.error(line, "not a span in this text", span, "write [start, end, type]")
 
 
 def _shown(text: str, start: int, end: int) -> str:

@@ -108,8 +108,7 @@ def _ambiguous(path: Path, split: str, candidates: Sequence[Path]) -> CorpusErro
 def _nothing(path: Path, pattern: str | None, present: Sequence[Path], other: bool) -> CorpusError:
     names = [entry.name + "/" * entry.is_dir() for entry in present]
     wrong = f"no {pattern or 'train, dev or test file'} here, only {listed(names) or 'nothing'}"
-    fix = "name the files train, dev and test, select with `--data.files`, "
-    fix += "or give `--data.path` one file"
+    fix = "name files train, dev and test, select with `--data.files`, or give `--data.path` a file"
     if pattern is None and other:
         wrong += ": no suffix of such a corpus"
         fix = "dense_ner.yaml and similar configs read tags, dense_cls.yaml reads texts"

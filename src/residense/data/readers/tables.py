@@ -24,8 +24,7 @@ def read_table(file: File) -> Iterator[Record]:
     lines = file.text().split("\n")
     for number, line in enumerate(lines, 1):
         if "\0" in line:
-            fix = "remove it, or name the encoding with `--data.encoding`, such as utf-16"
-            raise file.error(number, "NUL character", line, fix)
+            raise file.error(number, "NUL character", line, "try `--data.encoding utf-16`")
     separator = _separator(file, lines)
     rows = _quoted(file, lines, separator) if file.suffix == "csv" else _plain(lines, separator)
     kind = f"{_SEPARATORS[separator]}-separated"
@@ -39,9 +38,8 @@ def read_table(file: File) -> Iterator[Record]:
         if len(cells) == len(names):
             yield Record(line, dict(zip(names, cells, strict=True)))
         else:
-            wrong = f"expected {len(names)} cells ({kind}), found {len(cells)}"
-            how = "rows with another number of cells dropped"
-            file.settle(line, wrong, cells, "correct the row", how)
+            wrong = f"{len(cells)} instead of {len(names)} cells ({kind})"
+            file.drop(line, wrong, cells)
 
 
 def _separator(file: File, lines: list[str]) -> str:
@@ -99,7 +97,6 @@ def _quoted(file: File, lines: list[str], separator: str) -> Iterator[tuple[int,
         fix = "quote the whole cell, close the quote, and double those inside"
         if "new-line" in str(error):
             wrong = "carriage return outside quotes"
-            fix = "end the lines with a line feed, and quote such a cell"
         raise file.error(start, wrong, lines[start - 1], fix) from None
 
 
@@ -115,5 +112,5 @@ def refuse_swallowed(file: File, examples: Sequence[Example]) -> None:
         last = all(cells[-1].strip() in known for cells in lines[:-1])
         first = all(cells[0].strip() in known for cells in lines[1:])
         if len(lines) > 1 and (last or first):
-            fix = "close or double the quote that opens the text"
-            raise file.error(example.line, "quotes around several rows", example.text, fix)
+            wrong = "quotes around several rows"
+            raise file.error(example.line, wrong, example.text, "close or double the first quote")
