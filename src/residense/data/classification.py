@@ -94,17 +94,14 @@ class ClassificationDataModule(TextDataModule):
             return Loaded(corpora, notes, unit=unit, subwords=subwords)
 
         key = [unit, state, self.subwords, self.max_length, self.truncate]
-        files = [Path(self.subwords)] if isinstance(self.subwords, str) else []
-        loaded = self.source.load(build, key, [file for file in files if file.is_file()])
+        loaded = self.source.load(build, key, [Path(str(self.subwords))])
         return fold(loaded, self.folds, self.fold, self.split_seed) if self.folds else loaded
 
     def _refuse_many_labels(self, splits: dict[str, list[Example]]) -> None:
         """Raise where labels hardly repeat: another column was meant, and a table of texts by labels would be huge."""
         labels = {label for part in splits.values() for example in part for label in example.labels}
         texts = sum(map(len, splits.values()))
-        if len(labels) > max(_FEW_LABELS, _MOST_LABELS * texts) or (
-            len(labels) * texts > _LARGEST_TABLE
-        ):
+        if len(labels) > min(max(_FEW_LABELS, _MOST_LABELS * texts), _LARGEST_TABLE / texts):
             wrong = f"{len(labels):,} different labels for {texts:,} texts are too many for classes"
             fix = "choose another column with --data.label_column"
             raise ValueError(f"{self.corpus_name}: {wrong}; {fix}")
@@ -128,9 +125,8 @@ class ClassificationDataModule(TextDataModule):
         return corpus, note if long else ""
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
-        examples = [Example(0, [], [], text) for text in self.text or ()]
         units = Units(vocabulary.unit, vocabulary.subwords)
-        corpus, note = self._corpus(examples or self.source.unlabeled(), units)
+        corpus, note = self._corpus(self.source.unlabeled(self.text), units)
         say(*[note] * bool(note))
         return corpus
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from residense.data.corpus import Corpus, class_targets
 from residense.data.readers import read
-from residense.data.readers.file import CorpusError, File
+from residense.data.readers.file import File
 from residense.data.source import Loaded
 from residense.data.tagging import TaggingDataModule
 from residense.data.vectors import Vectors
@@ -51,20 +51,14 @@ class SlotsDataModule(TaggingDataModule):
     def load(self) -> Loaded:
         loaded = super().load()
         files = {} if self.path is None else self.intents.files()
-        splits = {}
         for name, corpus in loaded.splits.items():
-            if self.path is None:
-                classes = _types_of_first(corpus)
-            elif name in files:
-                classes = _classes(files[name], corpus)
-            else:
-                wrong = f"slots but no intents for {name}"
-                raise CorpusError(
-                    Path(self.corpus_name), None, wrong, None, "check --data.intent_files"
-                )
-            names, targets = class_targets(classes)
-            splits[name] = replace(corpus, classes=names, targets=targets)
-        return loaded._replace(splits=splits)
+            if self.path is not None and name not in files:
+                wrong = f"{self.corpus_name}: slots but no intents for {name}"
+                raise ValueError(f"{wrong}; check --data.intent_files")
+            given = _classes(files[name], corpus) if files else _types_of_first(corpus)
+            classes, targets = class_targets(given)
+            loaded.splits[name] = replace(corpus, classes=classes, targets=targets)
+        return loaded
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         built = super().build_vocabulary(loaded, vectors)

@@ -70,7 +70,7 @@ class Source:
         is_stored = isinstance(self.path, str) and not self.path.startswith(HUB)
         if self.path is not None and not is_stored:  # `datasets` has a cache of its own
             return build(*self.read())
-        contents = [*files]
+        contents = [*filter(Path.is_file, files)]
         names: list[object] = [repr(self.synthetic), version("faker")]
         for split, file in self.files().items() if is_stored else ():
             parts = sorted(file.path.rglob("*")) if file.path.is_dir() else [file.path]
@@ -115,8 +115,10 @@ class Source:
     def _file(self, path: Path, rows: Iterable[Any] | None = None) -> File:
         return replace(self.options, path=path, rows=rows, notes=[], repairs=Counter())
 
-    def unlabeled(self) -> list[Example]:
-        """Return texts to predict: the lines of a .txt file or of standard input, or the examples of a corpus file."""
+    def unlabeled(self, texts: Sequence[str] | None) -> list[Example]:
+        """Return examples to predict: texts, lines of a .txt file or of standard input, or those of a corpus file."""
+        if texts:
+            return [Example(number, [], [], text) for number, text in enumerate(texts, 1)]
         path = STDIN if self.path in (None, "-") else Path(str(self.path))
         file = replace(self._file(path), labeled=False)
         if path != STDIN and not path.is_file():
@@ -126,9 +128,8 @@ class Source:
         if path != STDIN and file.suffix != "txt":
             return read(file)
         lines = file.lines()
-        if lines[-1] == "":  # the last line end begins no line
-            del lines[-1]
-        return [Example(number, [], [], line) for number, line in enumerate(lines, 1)]
+        last = len(lines) - (lines[-1] == "")  # the last line end begins no line
+        return [Example(number, [], [], line) for number, line in enumerate(lines[:last], 1)]
 
 
 def pack(loaded: Loaded) -> Arrays:

@@ -57,20 +57,16 @@ class TaggingDataModule(TextDataModule):
         def build(splits: dict[str, list[Example]], notes: list[str]) -> Loaded:
             found = detect(example.tags for examples in splits.values() for example in examples)
             if scheme == "none" and found != "none":
-                raise self._not_plain(found, splits)
+                tags = {tag for part in splits.values() for example in part for tag in example.tags}
+                wrong = f"{found} tags ({listed(sorted(tags - {'O'}), 3)}) instead of plain labels"
+                fix = "choose another column with --data.tag_column"
+                raise ValueError(f"{self.corpus_name}: {wrong}; {fix}")
             target = "none" if found == "none" else scheme
             tags = "plain labels" if target == "none" else f"{found}, trained as {target}"
             corpora = {name: self._corpus(part, target) for name, part in splits.items()}
             return Loaded(corpora, [*notes, f"tags are {tags}"], target)
 
         return self.source.load(build, [scheme, self.max_length])
-
-    def _not_plain(self, found: str, splits: dict[str, list[Example]]) -> ValueError:
-        tags = {tag for part in splits.values() for example in part for tag in example.tags}
-        shown = listed(sorted(tags - {"O"}), 3)
-        wrong = f"{found} tags ({shown}) instead of plain labels such as parts of speech"
-        fix = "choose another column with --data.tag_column, or another corpus with --data.path"
-        return ValueError(f"{self.corpus_name}: {wrong}; {fix}")
 
     def _corpus(self, examples: Sequence[Example], scheme: str) -> Corpus:
         pairs = ((example.tokens, example.tags) for example in examples)
@@ -79,19 +75,14 @@ class TaggingDataModule(TextDataModule):
         return Corpus.build(pairs, scheme, self.max_length, whole)
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
-        unit = vocabulary.unit
-        if self.text:
-            texts = [Text.raw(text, unit) for text in self.text]
-        else:
-            texts = [_text(example, unit) for example in self.source.unlabeled()]
+        texts = [_text(e, vocabulary.unit) for e in self.source.unlabeled(self.text)]
         return Corpus.build(((text.tokens, []) for text in texts), "none", self.max_length, texts)
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         labels = {label for corpus in self.splits.values() for label in corpus.labels}
         if labels <= {"O"}:
-            raise ValueError(
-                f"{self.corpus_name}: no entities, all tags are O; check --data.tag_column"
-            )
+            wrong = "no entities, all tags are O"
+            raise ValueError(f"{self.corpus_name}: {wrong}; check --data.tag_column")
         train = self.splits["train"]
         subwords = ""
         if self.subwords is not None:
