@@ -10,12 +10,15 @@ PART = ".part"  # suffix of a file that is being written
 
 
 def write_atomically(path: Path, content: bytes | memoryview, older: Path | None = None) -> None:
-    """Write to a temporary name beside `path`, then rename: a reader sees the old file or the new, never a part.
+    """Write a temporary file beside `path`, then rename it, so that readers see the old file or the new one.
 
-    The old file is kept as `older`, if that is given.
+    Args:
+        path: The file.
+        content: Its new content.
+        older: Name that the old file is kept under, if any.
 
     Raises:
-        OSError: names `path`, whatever file it was that could not be written.
+        OSError: A file could not be written; the error names `path`.
     """
     with _written_beside(path, content) as name:
         if older is not None and path.exists():
@@ -25,7 +28,7 @@ def write_atomically(path: Path, content: bytes | memoryview, older: Path | None
 
 
 def create_atomically(path: Path, content: bytes) -> bool:
-    """Make a file that has all its content as soon as it is there; false if there is one already."""
+    """Create a file that is complete as soon as it exists; return False if it exists already."""
     try:
         with _written_beside(path, content) as name:
             try:
@@ -42,7 +45,7 @@ def create_atomically(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
-    """A temporary file beside `path`; what goes wrong is said of `path`."""
+    """Yield the name of a temporary file beside `path`; errors name `path`."""
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,13 +68,13 @@ def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what processes that were killed left half-written in a folder, for the one process that writes there."""
+    """Remove the temporary files of killed processes from a folder that only this process writes to."""
     for part in folder.glob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
 
 def _keep(path: Path, older: Path) -> None:
-    """Give the file at `path` the name `older` as well; the file that had it is replaced."""
+    """Link the file at `path` as `older`, replacing what was there."""
     spare = older.with_name(f".{older.name}{PART}")
     spare.unlink(missing_ok=True)
     try:
@@ -83,7 +86,7 @@ def _keep(path: Path, older: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the names in a folder written to the disk, where the filesystem can do that."""
+    """Write the names in a folder to the disk, where the filesystem can do that."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Arrays cached by the content they were made from, safe when several processes start together."""
+"""Cache arrays by the content they were made from; several processes may do so at once."""
 
 import contextlib
 import hashlib
@@ -17,13 +17,13 @@ Arrays = dict[str, np.ndarray]
 
 
 def folder() -> Path:
-    """Where arrays are kept: $RESIDENSE_CACHE, or `residense` in the user's cache folder."""
+    """Return the cache folder: $RESIDENSE_CACHE, or `residense` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("RESIDENSE_CACHE") or Path(base) / "residense")
 
 
 def fingerprint(files: Iterable[Path], options: object) -> str:
-    """Hash of the bytes of `files`, of the options (anything JSON can write) and of the code that reads them."""
+    """Return a hash of the content of files, of options (anything JSON can write), and of the code that reads them."""
     digest = hashlib.sha256(
         json.dumps([__version__, options], sort_keys=True, default=str).encode()
     )
@@ -35,10 +35,9 @@ def fingerprint(files: Iterable[Path], options: object) -> str:
 
 
 def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
-    """The arrays stored under `key`, built and stored first if they are not there.
+    """Return the arrays stored under a key; build and store them first if they are not there.
 
-    Whoever finishes first names the file; a file is complete once it has its name. Where the folder cannot be written,
-    nothing is stored.
+    A file is complete once it has its name. If the folder cannot be written, nothing is stored.
     """
     path = folder() / f"{key}.npz"
     try:
@@ -58,12 +57,12 @@ def _pack(arrays: Arrays) -> bytes:
 
 
 def pack_strings(strings: Iterable[str]) -> np.ndarray:
-    """Strings as one array of bytes: UTF-8, each ended by a byte that UTF-8 never holds."""
+    """Return strings as one array of bytes: UTF-8, each terminated by a byte that UTF-8 never contains."""
     return np.frombuffer(
         b"".join(s.encode("utf-8", "surrogatepass") + b"\xff" for s in strings), np.uint8
     )
 
 
 def unpack_strings(packed: np.ndarray) -> list[str]:
-    """The strings of `pack_strings`."""
+    """Return the strings that `pack_strings` was given."""
     return [part.decode("utf-8", "surrogatepass") for part in packed.tobytes().split(b"\xff")[:-1]]

@@ -1,6 +1,6 @@
-"""A labelled corpus as flat integer arrays: millions of tokens cost four bytes each, and a batch is one indexing.
+"""A corpus as flat integer arrays: a token takes four bytes, and a batch is one indexing operation.
 
-Distinct spellings are stored once (`forms`); a token is an index into them.
+Distinct tokens are stored once, as `forms`; a token is an index into them.
 
 Shapes: N tokens, S sentences, T texts of the source, C classes.
 """
@@ -27,16 +27,16 @@ class Corpus:
     """Sentences of tokens with tags, or texts with classes, or both.
 
     Attributes:
-        forms: distinct spellings.
-        labels: distinct tags.
-        tokens: [N] index into `forms`.
-        tags: [N] index into `labels`; all zero where the corpus has no tags.
-        offsets: [S+1] place of each sentence's first token.
-        document: [S] the sentence of the source that each sentence is (a part of).
-        raw: text of each sentence of the source, where it has one; else empty.
-        places: [N, 2] where each token begins and ends in that text; [0, 2] without.
-        classes: distinct classes.
-        targets: [T, C] True for the classes of each text; [0, 0] where the corpus has none.
+        forms: Distinct tokens.
+        labels: Distinct tags.
+        tokens: [N] indices into `forms`.
+        tags: [N] indices into `labels`; all zero if the corpus has no tags.
+        offsets: [S+1] position of the first token of each sentence.
+        document: [S] the sentence of the source that each sentence is, or is a part of.
+        raw: Text of each sentence of the source, if they have one; else empty.
+        places: [N, 2] start and end of each token in that text; [0, 2] without.
+        classes: Distinct classes.
+        targets: [T, C] True for the classes of each text; [0, 0] if the corpus has none.
     """
 
     forms: list[str]
@@ -52,7 +52,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that a model sees."""
+        """Hash of everything that a model reads."""
         digest = hashlib.sha256()
         for name, array in sorted(self.arrays().items()):
             digest.update(name.encode() + array.tobytes())
@@ -67,9 +67,14 @@ class Corpus:
         texts: Sequence[Text] = (),
         classes: Sequence[Sequence[str]] = (),
     ) -> "Corpus":
-        """Flatten (tokens, tags) pairs, tags converted to `scheme`, sentences over `max_length` tokens split.
+        """Return a corpus of sentences.
 
-        With `texts` the sentences keep the text that they came from, with `classes` its classes.
+        Args:
+            sentences: Pairs of tokens and tags.
+            scheme: Tag scheme to convert the tags to; "none" for plain labels.
+            max_length: Tokens; longer sentences are split.
+            texts: The text of each sentence, if there is one.
+            classes: The classes of each sentence, if there are any.
         """
         assert max_length > 0
         forms: dict[str, int] = {}
@@ -106,16 +111,16 @@ class Corpus:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each sentence: [S]."""
+        """Number of tokens of each sentence: [S]."""
         return np.diff(self.offsets)
 
     @property
     def num_documents(self) -> int:
-        """Sentences of the source."""
+        """Number of sentences of the source."""
         return len(self.raw) or (int(self.document[-1]) + 1 if len(self) else 0)
 
     def select(self, documents: np.ndarray) -> "Corpus":
-        """The given sentences of the source, in their order there."""
+        """Return the given sentences of the source, in their order."""
         keep = np.flatnonzero(np.isin(self.document, documents))
         lengths = self.lengths[keep]
         shift = self.offsets[keep] - np.cumsum(lengths) + lengths
@@ -133,11 +138,11 @@ class Corpus:
         )
 
     def document_tokens(self) -> list[list[str]]:
-        """Tokens of each sentence of the source."""
+        """Return the tokens of each sentence of the source."""
         return [[self.forms[t] for t in self.tokens[a:b]] for a, b in pairwise(self._bounds())]
 
     def document_texts(self, unit: str) -> list[Text]:
-        """Text of each sentence of the source: its own, or its tokens joined."""
+        """Return the text of each sentence of the source: its own, or its tokens joined."""
         if not self.raw:
             return [Text.joined(tokens, unit) for tokens in self.document_tokens()]
         bounds = pairwise(self._bounds())
@@ -145,11 +150,11 @@ class Corpus:
         return [Text(text, offsets) for text, offsets in zip(self.raw, parts, strict=True)]
 
     def document_classes(self) -> list[list[str]]:
-        """Classes of each text of the source."""
+        """Return the classes of each text of the source."""
         return [[self.classes[i] for i in np.flatnonzero(row)] for row in self.targets]
 
     def document_tags(self) -> list[list[str]]:
-        """Tags of each sentence of the source."""
+        """Return the tags of each sentence of the source."""
         return [[self.labels[t] for t in self.tags[a:b]] for a, b in pairwise(self._bounds())]
 
     def _bounds(self) -> np.ndarray:
@@ -157,7 +162,7 @@ class Corpus:
         return self.offsets[first]
 
     def label_counts(self, scheme: str) -> dict[str, int]:
-        """Texts of each class, and tokens of each type of entity, or of each tag where there is no scheme; if any."""
+        """Count the texts of each class and the tokens of each entity type, or of each tag without a scheme."""
         counts = Counter(dict(zip(self.classes, self.targets.sum(0).tolist(), strict=True)))
         tokens = np.bincount(self.tags, minlength=len(self.labels)).tolist()
         for label, count in zip(
@@ -180,7 +185,7 @@ class Corpus:
 
 
 def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
-    """`classes` and `targets` of a corpus whose texts have these classes."""
+    """Return `classes` and `targets` of a corpus whose texts have these classes."""
     names = sorted({name for row in classes for name in row})
     places = {name: i for i, name in enumerate(names)}
     targets = np.zeros((len(classes), len(names)), bool)
@@ -190,7 +195,7 @@ def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarr
 
 
 def _cuts(tokens: Sequence[str], found: Sequence[Span], limit: int) -> list[int]:
-    """Ends of the parts that a sentence is split into: after the last full stop in reach, if there is one.
+    """Return the ends of the parts that a sentence is split into, after a full stop if one is in reach.
 
     A part is longer than the limit rather than end inside a span or between two that touch (IOB1 would join them).
     """

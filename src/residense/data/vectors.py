@@ -1,4 +1,4 @@
-"""Pretrained word vectors from text files: GloVe, word2vec or fastText, plain, .gz or .zip."""
+"""Read pretrained word vectors from text files: GloVe, word2vec or fastText, plain, .gz or .zip."""
 
 import gzip
 import zipfile
@@ -26,7 +26,7 @@ def load_vectors(path: str | Path) -> Vectors:
     """Read a vector file, or the arrays stored when it was read before.
 
     Raises:
-        ValueError: `file:line` and what is wrong there.
+        ValueError: A line is malformed, or the file cannot be read.
     """
     path = Path(path)
     if not path.is_file():

@@ -44,12 +44,13 @@ def text_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
         if columns is None:
             columns = _columns(file, line, [*fields])
         text, label = map(fields.get, columns)
-        labels = _labels(file, line, label) if file.labeled else ()
         if text is not None and not isinstance(text, str):
             raise file.error(line, "text that is no string", text, "choose `--data.text_column`")
         if text is None or not text.strip():
             file.drop(line, "empty text", [*fields.values()])
-        elif labels is not None:
+            continue
+        labels = _labels(file, line, label) if file.labeled else ()
+        if labels is not None:
             yield Example(line, [], [], file.encodable(line, text), labels=labels)
 
 
