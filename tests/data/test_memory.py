@@ -22,7 +22,7 @@ def test_lists_of_tokens_and_tags_are_a_corpus() -> None:
     corpus = data.splits["validation"]
     pairs = zip(corpus.document_tokens(), corpus.document_tags(), strict=True)
     assert [*pairs] == SENTENCES[:2]
-    assert "path" not in data.hparams
+    assert not {"path", "reading"} & {*data.hparams}
 
 
 def test_tuples_are_as_good_as_lists() -> None:

@@ -27,10 +27,12 @@ _LARGEST_TABLE = 10**9  # bytes of a table of texts by labels
 class ClassificationDataModule(TextDataModule):
     """Texts with a class each, or with any number of classes.
 
-    The other options are those of `TextDataModule`; the path may also be a folder of class folders.
+    The other options are those of `TextDataModule`.
 
     Args:
-        path: See `TextDataModule`.
+        path: Folder with train, dev and test files or class folders, one file, or hf:ID for a data set of the Hugging Face hub; for
+            `predict` a file, where .txt holds one text a line. Null for the synthetic corpus, or for standard input in
+            `predict`. In Python also the splits themselves; see `TextDataModule`.
         synthetic: The synthetic corpus.
         text_column: Column of the texts, by position or by name; null for the one named text, sentence, review, ...
         label_column: Column of the labels, by position or by name; null for the one named label, class, category, ...

@@ -69,8 +69,8 @@ class TextDataModule(L.LightningDataModule):
         seed: Count | None = None,
     ):
         super().__init__()
-        in_memory = not isinstance(path, str | None)
-        self.save_hyperparameters(logger=False, ignore=["path"] if in_memory else None)
+        ignore = ["reading"] if isinstance(path, str | None) else ["reading", "path"]
+        self.save_hyperparameters(logger=False, ignore=ignore)
         self.path = path
         self.text = text
         options = replace(reading, encoding=encoding, repair=repair)

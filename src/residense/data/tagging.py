@@ -26,7 +26,9 @@ class TaggingDataModule(TextDataModule):
     The other options are those of `TextDataModule`.
 
     Args:
-        path: See `TextDataModule`.
+        path: Folder with train, dev and test files, one file, or hf:ID for a data set of the Hugging Face hub; for
+            `predict` a file, where .txt holds one text a line. Null for the synthetic corpus, or for standard input in
+            `predict`. In Python also the splits themselves; see `TextDataModule`.
         synthetic: The synthetic corpus.
         token_column: Column of the tokens, by position or by name in the header; null for the first.
         tag_column: Column of the tags, by position or by name in the header; null for the last.
