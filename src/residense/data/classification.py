@@ -30,9 +30,9 @@ class ClassificationDataModule(TextDataModule):
     The other options are those of `TextDataModule`.
 
     Args:
-        path: Folder with train, dev and test files or class folders, one file, or hf:ID for a data set of the Hugging Face hub; for
-            `predict` a file, where .txt holds one text a line. Null for the synthetic corpus, or for standard input in
-            `predict`. In Python also the splits themselves; see `TextDataModule`.
+        path: Folder with train, dev and test files or class folders, one file, or hf:ID for a data set of the Hugging
+            Face hub; for `predict` a file, where .txt holds one text a line. Null for the synthetic corpus, or for
+            standard input in `predict`. In Python also the splits themselves; see `TextDataModule`.
         synthetic: The synthetic corpus.
         text_column: Column of the texts, by position or by name; null for the one named text, sentence, review, ...
         label_column: Column of the labels, by position or by name; null for the one named label, class, category, ...
