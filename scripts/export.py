@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from residense.checkpoint_io import read
-from residense.data.cache import write_atomically
+from residense.atomic import write_atomically
 from residense.errors import UsageError
 
 

@@ -43,11 +43,16 @@ TREC = {"files": "*.tsv", "text_column": 2, "label_column": 0}
 ROWS = {
     "embedded": Row(None, "dense_cls.yaml"),
     "trec": Row("trec", "conv_residual_cls.yaml", TREC, SHORT),
-    "sst2": Row("sst2", "dense_cls.yaml", {}, {"trainer.max_epochs": 8, "data.batch_tokens": 1024}),
+    "sst2": Row(
+        "sst2",
+        "dense_cls.yaml",
+        {"label_column": 1},
+        {"trainer.max_epochs": 8, "data.batch_tokens": 1024},
+    ),
     "ag-news": Row(
         "ag-news",
         "conv_residual_cls.yaml",
-        {"files": "*[k,t].tsv.gz"},
+        {"files": "*[k,t].tsv.gz", "label_column": 1},
         {**SHORT, "trainer.max_epochs": 6},
     ),
     "banking77": Row(
@@ -59,8 +64,8 @@ ROWS = {
         {"repair": True},
         {**LONG, "data.batch_tokens": 2048, "trainer.max_epochs": 8},
     ),
-    "atis": Row("atis", "lstm_dense_slots.yaml", {"files": "*.intent.tsv"}),
-    "snips": Row("snips", "lstm_dense_slots.yaml", {"files": "*.intent.tsv"}),
+    "atis": Row("atis", "lstm_dense_slots.yaml", {"files": "*.intent.tsv", "label_column": 0}),
+    "snips": Row("snips", "lstm_dense_slots.yaml", {"files": "*.intent.tsv", "label_column": 0}),
     "ud-ewt": Row("ud-ewt", "lstm_dense_pos.yaml"),
 }
 

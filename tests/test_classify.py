@@ -29,7 +29,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("dev", range(600, 700)),
         ("test", range(700, 800)),
     ):
-        rows = []
+        rows = ["text\tlabel"]
         for i in places:
             first, second = PAIRS[i % 3 > 0]
             rows.append(f"the {first} number {i} saw a {second} again\t{first}")
@@ -100,7 +100,7 @@ def test_lines_without_a_text_keep_their_place(trained: Path, tmp_path: Path) ->
 def test_what_is_cut_is_said(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
     text = f"--data.text={'the dog ' * 200}"
     assert main(["predict", f"--ckpt_path={trained}/checkpoints/best.ckpt", text]) == 0
-    assert "texts over 256 tokens are cut (head is kept): 100.0 %" in capfd.readouterr().err
+    assert "100.0 % of the texts are cut to 256 tokens (head is kept)" in capfd.readouterr().err
 
 
 def test_columns_and_splits_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

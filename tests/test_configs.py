@@ -81,7 +81,7 @@ def test_parts_of_speech_are_not_learned_from_chunks(
     assert fit("--config=lstm_dense_pos.yaml", "--data.path=train.conll") == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith(
-        "error: train.conll: column 2 holds IOB2 tags (B-NP, B-VP), not plain labels"
+        "error: train.conll: IOB2 tags (B-NP, B-VP) instead of plain labels"
     )
     assert "--data.tag_column" in error
     assert (

@@ -17,9 +17,9 @@ import torch
 from residense.arguments import arrange
 from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
-from residense.data import hub
 from residense.data.readers import read
-from residense.data.sentences import CorpusError
+from residense.data.readers.file import CorpusError, File
+from residense.data.readers.hub import load_splits
 from residense.data.vectors import load_vectors
 from residense.errors import UsageError
 
@@ -149,7 +149,7 @@ def test_a_bomb_is_refused(bomb: bytes, tmp_path: Path) -> None:
     for name in ("corpus.conll.gz", "corpus.jsonl.gz"):
         (tmp_path / name).write_bytes(bomb)
         with pytest.raises(CorpusError, match=rf"{name}: unpacks to far more than text does"):
-            read(tmp_path / name)
+            read(File(tmp_path / name))
     (tmp_path / "vectors.txt.gz").write_bytes(bomb)
     with zipfile.ZipFile(tmp_path / "vectors.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("vectors.txt", b"a" * (100 << 20))
@@ -162,7 +162,7 @@ def test_what_packs_well_is_no_bomb(tmp_path: Path) -> None:
     (tmp_path / "corpus.conll.gz").write_bytes(
         gzip.compress(b"Anna\tB-PER\nsleeps\tO\n\n" * 40_000)
     )  # 1 : 300
-    assert len(read(tmp_path / "corpus.conll.gz").sentences) == 40_000
+    assert len(read(File(tmp_path / "corpus.conll.gz"))) == 40_000
 
 
 @pytest.mark.parametrize("name", ["../vectors.txt", "/vectors.txt", "a/../../vectors.txt"])
@@ -201,7 +201,7 @@ def test_the_hub_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "datasets.load_dataset", lambda name, **options: asked.append(options) or {"train": []}
     )
-    hub.load_splits("user/corpus")
+    load_splits("user/corpus")
     assert asked == [{}]
 
 

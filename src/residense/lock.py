@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from residense.data.cache import create_atomically
+from residense.atomic import create_atomically
 from residense.errors import UsageError
 from residense.preemption import has_ended, job
 

@@ -18,7 +18,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from residense.data.cache import write_atomically
+from residense.atomic import write_atomically
 from residense.errors import UsageError
 from residense.run import RunDirectory
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from residense import checkpoint_io, lock
-from residense.data.cache import remove_parts, write_atomically
+from residense.atomic import remove_parts, write_atomically
 from residense.environment import git_state, packages
 from residense.errors import UsageError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from residense.data.cache import Arrays, cached, fingerprint, folder, write_atomically
+from residense.atomic import write_atomically
+from residense.data.cache import Arrays, cached, fingerprint, folder
 
 ARRAYS: Arrays = {
     "tokens": np.arange(6, dtype=np.int32),

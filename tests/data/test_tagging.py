@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from residense import Synthetic, TaggingDataModule
-from residense.data.readers import CorpusError
+from residense.data.readers.file import CorpusError
 from residense.tags import spans
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

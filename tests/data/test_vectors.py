@@ -121,14 +121,14 @@ def test_numbers_that_look_like_a_header_are_one_only_in_the_first_line(write: W
 )
 def test_a_malformed_line_is_named(write: Write, text: str, line: int, shown: str) -> None:
     message = (
-        rf"v\.txt:{line}: expected a word and [12] finite numbers, read '{shown}'; mend the line"
+        rf"v\.txt:{line}: expected a word and [12] finite numbers, read '{shown}'; correct the line"
     )
     with pytest.raises(ValueError, match=message):
         load_vectors(write("v.txt", text.encode()))
 
 
 def test_a_long_malformed_line_is_cut(write: Write) -> None:
-    with pytest.raises(ValueError, match=r"read 'x{60}'; mend"):
+    with pytest.raises(ValueError, match=r"read 'x{60}'; correct"):
         load_vectors(write("v.txt", b"a " + b"x" * 10_000))
 
 
@@ -181,7 +181,5 @@ def test_an_archive_must_hold_one_file_of_vectors(write: Write, members: dict[st
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.txt", tmp_path):
-        with pytest.raises(
-            ValueError, match=rf"{path.name}: no such vector file; .*--data\.vectors"
-        ):
+        with pytest.raises(ValueError, match=rf"{path.name}: no such file; .*--data\.vectors"):
             load_vectors(path)

@@ -8,7 +8,7 @@ import pytest
 from residense.data.corpus import Corpus
 from residense.data.units import Units, subword_tokenizer
 from residense.data.vocabulary import (
-    MAX_SPELLING,
+    MAX_CHARACTERS,
     PADDING,
     SPECIAL,
     UNKNOWN,
@@ -95,11 +95,11 @@ def test_spellings_are_ids_of_characters() -> None:
 
 def test_long_spellings_lose_their_middle() -> None:
     known = vocabulary("abcdefghijklmnopqrstuvwxyz")
-    half = MAX_SPELLING // 2
+    half = MAX_CHARACTERS // 2
     long = "abcdefghijklmnop" + "q" * 30 + "klmnopqrstuvwxyz"
     (row,) = known.char_ids([long])
     assert [known.chars[i - SPECIAL] for i in row] == [*long[:half], *long[-half:]]
-    assert known.char_ids(["a" * MAX_SPELLING]).shape == (1, MAX_SPELLING)
+    assert known.char_ids(["a" * MAX_CHARACTERS]).shape == (1, MAX_CHARACTERS)
 
 
 def test_words_are_spelled_in_subwords() -> None:

@@ -9,7 +9,7 @@ import torch.distributed
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense.data.batches import Batch
-from residense.data.cache import write_atomically
+from residense.atomic import write_atomically
 from residense.messages import to_json
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from residense.data.cache import write_atomically
+from residense.atomic import write_atomically
 from residense.messages import printable, say, to_json
 from residense.preemption import Stopped
 from residense.run import STAGES, RunDirectory

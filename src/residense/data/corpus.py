@@ -1,6 +1,6 @@
-"""A labelled corpus as flat integer arrays: millions of tokens cost four bytes each, and a batch is one indexing.
+"""A corpus as flat integer arrays: a token takes four bytes, and a batch is one indexing operation.
 
-Distinct spellings are stored once (`forms`); a token is an index into them.
+Distinct tokens are stored once, as `forms`; a token is an index into them.
 
 Shapes: N tokens, S sentences, T texts of the source, C classes.
 """
@@ -8,7 +8,7 @@ Shapes: N tokens, S sentences, T texts of the source, C classes.
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -17,10 +17,8 @@ import numpy as np
 
 from residense.data.cache import Arrays, pack_strings, unpack_strings
 from residense.predictions import Text
-from residense.tags import Span, convert, spans, split_tag
+from residense.tags import Span, encode, spans, split_tag
 
-NUMBERS = ("tokens", "tags", "offsets", "document", "places", "targets")
-STRINGS = ("forms", "labels", "raw", "classes")
 SENTENCE_ENDS = frozenset(".!?。！？")
 
 
@@ -29,16 +27,16 @@ class Corpus:
     """Sentences of tokens with tags, or texts with classes, or both.
 
     Attributes:
-        forms: distinct spellings.
-        labels: distinct tags.
-        tokens: [N] index into `forms`.
-        tags: [N] index into `labels`; all zero where the corpus has no tags.
-        offsets: [S+1] place of each sentence's first token.
-        document: [S] the sentence of the source that each sentence is (a part of).
-        raw: text of each sentence of the source, where it has one; else empty.
-        places: [N, 2] where each token begins and ends in that text; [0, 2] without.
-        classes: distinct classes.
-        targets: [T, C] True for the classes of each text; [0, 0] where the corpus has none.
+        forms: Distinct tokens.
+        labels: Distinct tags.
+        tokens: [N] indices into `forms`.
+        tags: [N] indices into `labels`; all zero if the corpus has no tags.
+        offsets: [S+1] position of the first token of each sentence.
+        document: [S] the sentence of the source that each sentence is, or is a part of.
+        raw: Text of each sentence of the source, if they have one; else empty.
+        places: [N, 2] start and end of each token in that text; [0, 2] without.
+        classes: Distinct classes.
+        targets: [T, C] True for the classes of each text; [0, 0] if the corpus has none.
     """
 
     forms: list[str]
@@ -54,7 +52,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that a model sees."""
+        """Hash of everything that a model reads."""
         digest = hashlib.sha256()
         for name, array in sorted(self.arrays().items()):
             digest.update(name.encode() + array.tobytes())
@@ -69,12 +67,16 @@ class Corpus:
         texts: Sequence[Text] = (),
         classes: Sequence[Sequence[str]] = (),
     ) -> "Corpus":
-        """Flatten (tokens, tags) pairs, tags converted to `scheme`, sentences over `max_length` tokens split.
+        """Return a corpus of sentences.
 
-        With `texts` the sentences keep the text that they came from, with `classes` its classes.
+        Args:
+            sentences: Pairs of tokens and tags.
+            scheme: Tag scheme to convert the tags to; "none" for plain labels.
+            max_length: Tokens; longer sentences are split.
+            texts: The text of each sentence, if there is one.
+            classes: The classes of each sentence, if there are any.
         """
-        if max_length < 1:
-            raise ValueError(f"max_length must be at least 1 token; got {max_length}")
+        assert max_length > 0
         forms: dict[str, int] = {}
         labels: dict[str, int] = {}
         token_ids: list[int] = []
@@ -83,15 +85,15 @@ class Corpus:
         for number, (tokens, tags) in enumerate(sentences):
             if not tokens:
                 continue
-            tags = tags if scheme == "none" or not tags else convert(tags, scheme)
-            start = len(token_ids)
-            token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
-            cuts = _cuts(tokens, spans(tags) if tags and scheme != "none" else [], max_length)
-            tag_ids += (
-                [labels.setdefault(tag, len(labels)) for tag in tags] if tags else [0] * len(tokens)
-            )
-            offsets += [start + cut for cut in cuts]
+            found: list[Span] = []
+            if scheme != "none" and tags:
+                found = spans(tags)
+                tags = encode(found, len(tags), scheme)
+            cuts = _cuts(tokens, found, max_length)
+            offsets += [len(token_ids) + cut for cut in cuts]
             document += [number] * len(cuts)
+            token_ids += [forms.setdefault(token, len(forms)) for token in tokens]
+            tag_ids += [labels.setdefault(tag, len(labels)) for tag in tags] or [0] * len(tokens)
         return cls(
             list(forms),
             list(labels),
@@ -109,21 +111,20 @@ class Corpus:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each sentence: [S]."""
+        """Number of tokens of each sentence: [S]."""
         return np.diff(self.offsets)
 
     @property
     def num_documents(self) -> int:
-        """Sentences of the source."""
+        """Number of sentences of the source."""
         return len(self.raw) or (int(self.document[-1]) + 1 if len(self) else 0)
 
     def select(self, documents: np.ndarray) -> "Corpus":
-        """The given sentences of the source, in their order there."""
+        """Return the given sentences of the source, in their order."""
         keep = np.flatnonzero(np.isin(self.document, documents))
         lengths = self.lengths[keep]
-        places = np.repeat(self.offsets[keep] - np.cumsum(lengths) + lengths, lengths) + np.arange(
-            lengths.sum()
-        )
+        shift = self.offsets[keep] - np.cumsum(lengths) + lengths
+        places = np.repeat(shift, lengths) + np.arange(lengths.sum())
         kept, renumbered = np.unique(self.document[keep], return_inverse=True)
         return replace(
             self,
@@ -137,11 +138,11 @@ class Corpus:
         )
 
     def document_tokens(self) -> list[list[str]]:
-        """Tokens of each sentence of the source."""
+        """Return the tokens of each sentence of the source."""
         return [[self.forms[t] for t in self.tokens[a:b]] for a, b in pairwise(self._bounds())]
 
     def document_texts(self, unit: str) -> list[Text]:
-        """Text of each sentence of the source: its own, or its tokens joined."""
+        """Return the text of each sentence of the source: its own, or its tokens joined."""
         if not self.raw:
             return [Text.joined(tokens, unit) for tokens in self.document_tokens()]
         bounds = pairwise(self._bounds())
@@ -149,11 +150,11 @@ class Corpus:
         return [Text(text, offsets) for text, offsets in zip(self.raw, parts, strict=True)]
 
     def document_classes(self) -> list[list[str]]:
-        """Classes of each text of the source."""
+        """Return the classes of each text of the source."""
         return [[self.classes[i] for i in np.flatnonzero(row)] for row in self.targets]
 
     def document_tags(self) -> list[list[str]]:
-        """Tags of each sentence of the source."""
+        """Return the tags of each sentence of the source."""
         return [[self.labels[t] for t in self.tags[a:b]] for a, b in pairwise(self._bounds())]
 
     def _bounds(self) -> np.ndarray:
@@ -161,7 +162,7 @@ class Corpus:
         return self.offsets[first]
 
     def label_counts(self, scheme: str) -> dict[str, int]:
-        """Texts of each class, and tokens of each type of entity, or of each tag where there is no scheme; if any."""
+        """Count the texts of each class and the tokens of each entity type, or of each tag without a scheme."""
         counts = Counter(dict(zip(self.classes, self.targets.sum(0).tolist(), strict=True)))
         tokens = np.bincount(self.tags, minlength=len(self.labels)).tolist()
         for label, count in zip(
@@ -171,20 +172,20 @@ class Corpus:
         return {label: count for label, count in counts.items() if label and count}
 
     def arrays(self) -> Arrays:
-        """Everything as arrays, to be stored."""
-        flat = {name: getattr(self, name) for name in NUMBERS}
-        return flat | {name: pack_strings(getattr(self, name)) for name in STRINGS}
+        """Return everything as arrays, to be stored."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: pack_strings(v) if isinstance(v, list) else v for k, v in values.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Corpus":
-        """The corpus that `arrays` came from."""
-        fields: dict[str, Any] = {name: arrays[name] for name in NUMBERS}
-        fields |= {name: unpack_strings(arrays[name]) for name in STRINGS}
-        return cls(**fields)
+        """Return the corpus that `arrays` came from."""
+        values: dict[str, Any] = dict(arrays)
+        values |= {k: unpack_strings(v) for k, v in arrays.items() if v.dtype == np.uint8}
+        return cls(**values)
 
 
 def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
-    """`classes` and `targets` of a corpus whose texts have these classes."""
+    """Return `classes` and `targets` of a corpus whose texts have these classes."""
     names = sorted({name for row in classes for name in row})
     places = {name: i for i, name in enumerate(names)}
     targets = np.zeros((len(classes), len(names)), bool)
@@ -194,7 +195,7 @@ def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarr
 
 
 def _cuts(tokens: Sequence[str], found: Sequence[Span], limit: int) -> list[int]:
-    """Ends of the parts that a sentence is split into: after the last full stop in reach, if there is one.
+    """Return the ends of the parts that a sentence is split into, after a full stop if one is in reach.
 
     A part is longer than the limit rather than end inside a span or between two that touch (IOB1 would join them).
     """

@@ -1,7 +1,8 @@
-"""What all data modules share: splits, vocabulary, vectors, and batches that a run can go on in the middle of."""
+"""Base of the data modules: splits, vocabulary, vectors, and batches that a resumed run continues with."""
 
 import hashlib
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,91 +10,126 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from residense.bounds import Count, Positive
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
-from residense.data.source import Loaded, complete
+from residense.data.partition import complete
+from residense.data.readers.file import File
+from residense.data.source import Loaded, Source, Splits
+from residense.data.synthetic import Synthetic
+from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import Vocabulary
 from residense.messages import listed, say
 from residense.nn.embeddings import SPECIAL
 
-NEEDED = {
-    "fit": ("train", "validation"),
-    "validate": ("validation",),
-    "test": ("test",),
-}  # splits of each stage
+# The splits that each stage needs.
+NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 
 
 class TextDataModule(L.LightningDataModule):
-    """Base of the data modules. Their arguments are those of `ClassificationDataModule` and `TaggingDataModule`."""
+    """Base of the data modules.
+
+    Args:
+        path: Folder with train, dev and test files, one file, or hf:ID for a data set of the Hugging Face hub; in
+            Python also the splits themselves, a `datasets.DatasetDict` or lists of (tokens, tags) or (text, label) by
+            the names of the splits. For `predict` a file, where .txt holds one text a line. Null for the synthetic
+            corpus, or for standard input in `predict`.
+        synthetic: The synthetic corpus.
+        reading: How to read the files.
+        text: Texts to predict, instead of a file.
+        files: Glob that the file names in the folder must match.
+        encoding: Encoding of the files.
+        repair: Repair or drop malformed input where that is safe, and report how often.
+        split: Shares of train, validation and test where there is one file only; null takes it whole.
+        split_seed: Seed of the splitting.
+        vectors: Text file of pretrained word vectors (GloVe, word2vec, fastText), plain, .gz or .zip.
+        min_frequency: How often a training word must occur to be known, unless it has a vector.
+        max_length: Tokens; longer sentences are split and put together again in predictions, longer texts are cut.
+        batch_tokens: Tokens of a training batch over all processes, padding included.
+        eval_batch_tokens: Tokens of a batch where no gradient is computed.
+        seed: Seed of the order of the batches; null for that of --seed_everything.
+    """
 
     def __init__(
         self,
-        path: str | None,
-        text: list[str] | None,
-        split: tuple[float, float, float] | None,
-        split_seed: int,
-        vectors: str | None,
-        min_frequency: int,
-        batch_tokens: int,
-        eval_batch_tokens: int,
-        seed: int | None,
+        path: str | Splits | None,
+        synthetic: Synthetic | SyntheticTexts,
+        reading: File,
+        text: list[str] | None = None,
+        files: str | None = None,
+        encoding: str = "utf-8",
+        repair: bool = False,
+        split: tuple[float, float, float] | None = (0.8, 0.1, 0.1),
+        split_seed: Count = 0,
+        vectors: str | None = None,
+        min_frequency: Positive = 1,
+        max_length: Positive = 256,
+        batch_tokens: Positive = 512,
+        eval_batch_tokens: Positive = 4096,
+        seed: Count | None = None,
     ):
         super().__init__()
-        self.path, self.text = path, text
-        self.split, self.split_seed = split, split_seed
+        ignore = ["reading"] if isinstance(path, str | None) else ["reading", "path"]
+        self.save_hyperparameters(logger=False, ignore=ignore)
+        self.path = path
+        self.text = text
+        options = replace(reading, encoding=encoding, repair=repair)
+        self.source = Source(path, synthetic, files, options)
+        self.split = split
+        self.split_seed = split_seed
+        self.vectors = vectors
+        self.min_frequency = min_frequency
+        self.max_length = max_length
+        self.batch_tokens = batch_tokens
+        self.eval_batch_tokens = eval_batch_tokens
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
-        self.vectors, self.min_frequency = vectors, min_frequency
-        self.batch_tokens, self.eval_batch_tokens = batch_tokens, eval_batch_tokens
         self.splits: dict[str, Corpus] = {}
         self.vocabulary: Vocabulary | None = None
-        self.known: Vocabulary | None = (
-            None  # words and characters to keep, of a model that is trained further
-        )
+        # Words and characters to keep, of a model that is trained further.
+        self.known: Vocabulary | None = None
         self.vector_matrix: np.ndarray | None = None
         self._train_loader: BatchLoader | None = None
         self._progress: dict[str, Any] = {}
 
-    # -- what each kind does in its own way -------------------------------------------------------------------------
+    @property
+    def corpus_name(self) -> str:
+        """What messages call the corpus."""
+        given = self.path if isinstance(self.path, str) else "data.path"
+        return "the synthetic corpus" if self.path is None else given
+
+    # -- what a data module defines ----------------------------------------------------------------------------------
 
     def load(self) -> Loaded:
-        """All splits there are, in the units of the vocabulary, if there is one."""
+        """Return all splits, in the units of the vocabulary if there is one."""
         raise NotImplementedError  # pragma: no cover
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
-        """Texts to predict."""
+        """Return the texts to predict."""
         raise NotImplementedError  # pragma: no cover
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
-        """From the training split of `self.splits` and pretrained vectors."""
+        """Return a vocabulary from the training split of `self.splits` and pretrained vectors."""
         raise NotImplementedError  # pragma: no cover
 
-    def summarise(self, corpus: Corpus) -> str:
-        """What there is in a split, in a few words."""
+    def summarize(self, corpus: Corpus) -> str:
+        """Describe a split in a few words."""
         raise NotImplementedError  # pragma: no cover
 
     def check(self) -> None:
-        """Refuse options that make no sense, before any file is touched."""
-        for name in ("min_frequency", "batch_tokens", "eval_batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
-        if min(self.seed, self.split_seed) < 0:
-            raise ValueError("data.seed and data.split_seed must not be negative")
+        """Refuse options that contradict each other, before any file is read."""
         if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
-            raise ValueError(
-                f"data.split holds three positive shares that sum to 1, or null; got {list(self.split)}"
-            )
+            wanted = "three positive shares that sum to 1, or null"
+            raise ValueError(f"data.split must be {wanted}; got {list(self.split)}")
         if self.text is not None and self._stage() != "predict":
-            raise ValueError(
-                "--data.text is for predict; what else there is to read is named by --data.path"
-            )
+            raise ValueError("--data.text is for predict; give other input with --data.path")
         if self.text is not None and self.path is not None:
             raise ValueError("give --data.text or --data.path, not both")
 
-    # -- reading ----------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
-        """Fill the cache, on one process of each node."""
+        """Fill the cache, in one process of each node."""
         self.check()
         if self._stage() == "predict":
             return
@@ -102,12 +138,10 @@ class TextDataModule(L.LightningDataModule):
             load_vectors(self.vectors)
 
     def setup(self, stage: str) -> None:
-        """Read what the stage needs; the vocabulary is that of the model, or is built from the training split."""
-        stage = str(
-            getattr(stage, "value", stage)
-        )  # Lightning's stage names print as something else
-        known = getattr(self._task(), "vocabulary", None)
-        self.vocabulary = known or self.vocabulary
+        """Read what the stage needs; the vocabulary is the model's, or is built from the training split."""
+        stage = str(getattr(stage, "value", stage))  # Lightning passes members of an enumeration
+        task: Any = self.trainer.lightning_module if self.trainer is not None else None
+        self.vocabulary = getattr(task, "vocabulary", None) or self.vocabulary
         if stage == "predict":
             assert self.vocabulary is not None, "only a trained model can predict"
             self.splits = {"predict": self.read_texts(self.vocabulary)}
@@ -118,39 +152,36 @@ class TextDataModule(L.LightningDataModule):
         loaded = self.load()
         if self.split is not None:
             loaded = complete(loaded, self.split, self.split_seed)
-        elif [*loaded.splits] == [
-            "train"
-        ] and stage != "fit":  # one file is all there is: it is what is asked for
+        elif [*loaded.splits] == ["train"] and stage != "fit":  # the only file is what is meant
             loaded = loaded._replace(splits={NEEDED[stage][0]: loaded.splits["train"]})
         self.splits = loaded.splits
         for name in NEEDED[stage]:
             if name not in self.splits:
-                raise ValueError(
-                    f"{self.path}: no {name} split, only {', '.join(self.splits)}; see --data.split"
-                )
+                found = f"no {name} split, only {', '.join(self.splits)}"
+                raise ValueError(f"{self.corpus_name}: {found}; see --data.split")
         if self.vocabulary is None:
-            vectors = (
-                load_vectors(self.vectors)
-                if self.vectors
-                else Vectors([], np.zeros((0, 0), np.float32))
-            )
-            self.vector_matrix = vectors.matrix if self.vectors else None
-            built = self.build_vocabulary(loaded, vectors)
-            if self.vectors:
-                loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
-            self.vocabulary = built if self.known is None else built.with_words_of(self.known)
-            loaded.notes.extend(_untrained(self.splits, loaded.scheme))
-        say(
-            *loaded.notes,
-            *(f"{name}: {self.summarise(corpus)}" for name, corpus in self.splits.items()),
-        )
+            self._make_vocabulary(loaded)
+        sizes = [f"{name}: {self.summarize(corpus)}" for name, corpus in self.splits.items()]
+        say(*loaded.notes, *sizes)
 
-    # -- batches ----------------------------------------------------------------------------------------------------
+    def _make_vocabulary(self, loaded: Loaded) -> None:
+        vectors = Vectors([], np.zeros((0, 0), np.float32))
+        if self.vectors:
+            vectors = load_vectors(self.vectors)
+            self.vector_matrix = vectors.matrix
+        built = self.build_vocabulary(loaded, vectors)
+        if self.vectors:
+            loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
+        self.vocabulary = built if self.known is None else built.with_words_of(self.known)
+        loaded.notes.extend(_untrained(self.splits, loaded.scheme))
+
+    # -- batches -----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled batches of the training split."""
-        assert self.trainer is not None
-        window, same = self.trainer.accumulate_grad_batches, self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        """Return shuffled batches of the training split."""
+        trainer: Any = self.trainer
+        window = trainer.accumulate_grad_batches
+        same = trainer.overfit_batches > 0
         self._train_loader = self._loader(
             "train", self.batch_tokens, shuffle=True, window=window, same=same
         )
@@ -159,13 +190,13 @@ class TextDataModule(L.LightningDataModule):
         return self._train_loader
 
     def end_epoch(self) -> None:
-        """The task says so, as data modules are not told."""
+        """Mark the epoch as finished; the task calls this, as Lightning does not tell data modules."""
         assert self._train_loader is not None
         self._train_loader.end_epoch()
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """Hash of what each split holds, and of the file of word vectors; paths do not matter. Needs `setup`."""
+        """Hashes of the content of each split and of the file of word vectors, after `setup`."""
         hashes = {name: corpus.fingerprint for name, corpus in self.splits.items()}
         if self.vectors:
             with open(self.vectors, "rb") as stream:
@@ -173,41 +204,38 @@ class TextDataModule(L.LightningDataModule):
         return hashes
 
     def state_dict(self) -> dict[str, Any]:
-        """Which batches of which epoch were trained on, and the fingerprint of the data."""
+        """Return the epoch, the batches already trained on, and the fingerprint of the data."""
         if self._train_loader is None:
             return {}
         return {**self._train_loader.state(), "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind them.
+        """Continue after the batches already trained on.
 
         Raises:
-            ValueError: the data has changed since the run began.
+            ValueError: The data has changed since the run began.
         """
         before = state_dict.get("fingerprint", {})
         if self._stage() == "fit" and before and before != self.fingerprint:
             now = self.fingerprint
-            changed = ", ".join(
-                name for name in {**before, **now} if before.get(name) != now.get(name)
-            )
-            raise ValueError(
-                f"{self.path or 'the embedded corpus'}: {changed} data changed since this run began: restore it, or "
-                "start a new run with --init_from"
-            )
+            names = (name for name in {**before, **now} if before.get(name) != now.get(name))
+            wrong = f"{', '.join(names)} data changed since this run began"
+            fix = "restore it, or start a new run with --init_from"
+            raise ValueError(f"{self.corpus_name}: {wrong}: {fix}")
         self._progress = state_dict
-        if self._train_loader is not None:  # sharding makes it first
+        if self._train_loader is not None:  # sharded strategies make the loader first
             self._train_loader.resume(state_dict)
 
     def val_dataloader(self) -> BatchLoader:
-        """Batches of the validation split."""
+        """Return batches of the validation split."""
         return self._loader("validation", self.eval_batch_tokens)
 
     def test_dataloader(self) -> BatchLoader:
-        """Batches of the test split."""
+        """Return batches of the test split."""
         return self._loader("test", self.eval_batch_tokens)
 
     def predict_dataloader(self) -> BatchLoader:
-        """Batches of the texts to predict."""
+        """Return batches of the texts to predict."""
         return self._loader("predict", self.eval_batch_tokens)
 
     def _loader(self, split: str, budget: int, **order: Any) -> BatchLoader:
@@ -216,36 +244,28 @@ class TextDataModule(L.LightningDataModule):
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         return BatchLoader(data, budget, seed=self.seed, rank=rank, world_size=world_size, **order)
 
-    def _task(self) -> Any:
-        return self.trainer.lightning_module if self.trainer is not None else None
-
     def _stage(self) -> str:
-        return (
-            self.trainer.state.fn.value
-            if self.trainer is not None and self.trainer.state.fn
-            else "fit"
-        )
+        state = self.trainer.state.fn if self.trainer is not None else None
+        return state.value if state else "fit"
 
 
 def _untrained(splits: dict[str, Corpus], scheme: str) -> list[str]:
-    """A warning for each split with labels that train lacks, and how many texts or tokens have them."""
-    notes, known = [], splits["train"].label_counts(scheme)
+    """Return a warning for each split with labels that train lacks, with the number of their texts or tokens."""
+    known = splits["train"].label_counts(scheme)
+    notes = []
     for name, corpus in splits.items():
-        new = [
-            f"{label} ({n:,})"
-            for label, n in corpus.label_counts(scheme).items()
-            if label not in known
-        ]
+        counts = corpus.label_counts(scheme).items()
+        new = [f"{label} ({n:,})" for label, n in counts if label not in known]
         if new:
-            notes.append(
-                f"warning: {name} has labels that train lacks, which cannot be learned: {listed(new)}"
-            )
+            wrong = "has labels that train lacks, which cannot be learned"
+            notes.append(f"warning: {name} {wrong}: {listed(new)}")
     return notes
 
 
 def _coverage(path: str, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:
-    """How many tokens of training have a vector, as they are written or in lower case."""
+    """Say how many tokens of training have a vector, as written or in lower case."""
     words = vocabulary.word_ids(train.forms)[train.tokens]
     share = ((words >= SPECIAL) & (words < SPECIAL + vocabulary.num_vectors)).mean()
     size, width = vectors.matrix.shape
-    return f"{Path(path).name}: {size:,} vectors of width {width}; {share:.1%} of the tokens in training have one"
+    found = f"{size:,} vectors of width {width}; {share:.1%} of the tokens in training have one"
+    return f"{Path(path).name}: {found}"

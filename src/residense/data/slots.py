@@ -1,14 +1,14 @@
-"""Corpora with slots and intents: a tag for each token and a class for each sentence, read from two files a split."""
+"""Corpora with slots and intents: a tag for each token and a class for each sentence."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from residense.data.corpus import Corpus, class_targets
-from residense.data.sentences import CorpusError
+from residense.data.readers import read
+from residense.data.readers.file import File
 from residense.data.source import Loaded
 from residense.data.tagging import TaggingDataModule
-from residense.data.texts import Texts, read_splits
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
 from residense.tags import spans
@@ -19,86 +19,74 @@ WHOLE = 10**6  # tokens: a sentence has one intent and is not split
 class SlotsDataModule(TaggingDataModule):
     """Sentences with tagged tokens (slots) and a class each (intent).
 
-    The other options are those of `TaggingDataModule`. `path` is a folder with two files for each split: columns of
-    tokens and tags, and texts with their intents, in the same order. In the embedded corpus the intent is the type of
-    the first entity.
+    The other options are those of `TaggingDataModule`. `path` is a folder with two files for each split, with the same
+    sentences: columns of tokens and tags, and a table of texts and their intents. In the synthetic corpus the intent
+    is the type of the first entity.
 
     Args:
-        files: glob of the files with slots.
-        intent_files: glob of the files with intents.
-        label_separator: what separates the intents of a sentence that may have several; null: it has one.
+        files: Glob of the files with slots.
+        intent_files: Glob of the files with intents.
+        text_column: Column of the sentences in the files with intents, by position or by name.
+        label_column: Column of the intents, likewise.
+        label_separator: What separates the intents of a sentence with any number of them; null if it has one.
     """
 
     def __init__(
         self,
         files: str | None = "*.slots.*",
         intent_files: str | None = "*.intent.*",
+        text_column: int | str = 1,
+        label_column: int | str = 0,
         label_separator: str | None = None,
         **options: Any,
     ):
         super().__init__(files=files, max_length=WHOLE, **options)
-        self.intent_files, self.label_separator = intent_files, label_separator
+        self.label_separator = label_separator
+        reading = File(Path(), "texts", text_column, label_column)
+        reading.encoding = self.source.options.encoding
+        reading.repair = self.source.options.repair
+        reading.label_separator = label_separator
+        self.intents = replace(self.source, pattern=intent_files, options=reading)
 
     def load(self) -> Loaded:
         loaded = super().load()
-        if self.path is None:
-            intents = {name: _types_of_first(corpus) for name, corpus in loaded.splits.items()}
-        else:
-            intents = self._intents(Path(self.path), loaded.splits)
-        splits = {
-            name: _with_classes(corpus, intents[name]) for name, corpus in loaded.splits.items()
-        }
-        return loaded._replace(splits=splits)
-
-    def _intents(self, path: Path, splits: dict[str, Corpus]) -> dict[str, list[tuple[str, ...]]]:
-        source = self.source
-        read = read_splits(
-            path,
-            self.intent_files,
-            None,
-            None,
-            source.encoding,
-            source.repair,
-            self.label_separator,
-        )
-        for split in splits:
-            if split not in read:
-                raise CorpusError(
-                    path, None, f"slots but no intents for {split}", fix="check --data.intent_files"
-                )
-        return {
-            split: self._of_the_same_sentences(read[split], corpus)
-            for split, corpus in splits.items()
-        }
-
-    def _of_the_same_sentences(self, read: Texts, corpus: Corpus) -> list[tuple[str, ...]]:
-        sentences = corpus.document_tokens()
-        for line, text, tokens in zip(read.lines, read.texts, sentences, strict=False):
-            if text.split() != tokens:
-                wrong = f"not the sentence of the file with slots, {' '.join(tokens)!r}"
-                raise CorpusError(
-                    read.path, line, wrong, text, "both files hold the same sentences in one order"
-                )
-        if len(read.texts) != len(sentences):
-            wrong = f"{len(read.texts)} intents for {len(sentences)} sentences with slots"
-            raise CorpusError(
-                read.path, None, wrong, fix="both files hold the same sentences in one order"
-            )
-        return read.labels
+        files = {} if self.path is None else self.intents.files()
+        for name, corpus in loaded.splits.items():
+            if self.path is not None and name not in files:
+                wrong = f"{self.corpus_name}: slots but no intents for {name}"
+                raise ValueError(f"{wrong}; check --data.intent_files")
+            given = _classes(files[name], corpus) if files else _types_of_first(corpus)
+            classes, targets = class_targets(given)
+            loaded.splits[name] = replace(corpus, classes=classes, targets=targets)
+        return loaded
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         built = super().build_vocabulary(loaded, vectors)
         return built.with_classes(self.splits, multi_label=self.label_separator is not None)
 
-    def summarise(self, corpus: Corpus) -> str:
-        return f"{super().summarise(corpus)}, {len(corpus.classes)} intents"
+    def summarize(self, corpus: Corpus) -> str:
+        return f"{super().summarize(corpus)}, {len(corpus.classes)} intents"
+
+
+def _classes(file: File, corpus: Corpus) -> list[tuple[str, ...]]:
+    """Return the intents of the sentences of a corpus.
+
+    Raises:
+        CorpusError: The file holds other sentences.
+    """
+    examples = read(file)
+    fix = "both files must hold the same sentences in one order; see --data.intent_files"
+    sentences = corpus.document_tokens()
+    for example, tokens in zip(examples, sentences, strict=False):
+        if str(example.text).split() != tokens:
+            wrong = f"not the sentence of the file with slots, {' '.join(tokens)!r}"
+            raise file.error(example.line, wrong, example.text, fix)
+    if len(examples) != len(sentences):
+        wrong = f"{len(examples)} intents for {len(sentences)} sentences with slots"
+        raise file.error(None, wrong, None, fix)
+    return [example.labels for example in examples]
 
 
 def _types_of_first(corpus: Corpus) -> list[tuple[str, ...]]:
     found = [spans(tags) for tags in corpus.document_tags()]
     return [(min(here).type if here else "NOTHING",) for here in found]
-
-
-def _with_classes(corpus: Corpus, labels: list[tuple[str, ...]]) -> Corpus:
-    classes, targets = class_targets(labels)
-    return replace(corpus, classes=classes, targets=targets)

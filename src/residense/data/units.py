@@ -1,4 +1,4 @@
-"""What a token of a text to classify is: a word, a character, or a subword; and which tokens of a long one are read."""
+"""Cut texts to classify into words, characters or subwords, and shorten long ones."""
 
 import json
 import re
@@ -15,11 +15,11 @@ _CHARACTERS = re.compile(r"\s+|\S")
 
 
 class Units:
-    """Cuts texts into tokens.
+    """Cut texts into tokens.
 
     Args:
         unit: `word` (single characters in Chinese and Japanese), `char` (spaces are tokens too), or `subword`.
-        subwords: state of the tokenizer, for `subword`.
+        subwords: State of the tokenizer, for `subword`.
     """
 
     def __init__(self, unit: str, subwords: str = ""):
@@ -28,13 +28,11 @@ class Units:
             from tokenizers import Tokenizer
 
             if not _is_bounded(subwords):
-                raise ValueError(
-                    "data.subwords: not a tokenizer, or one that makes texts ever longer"
-                )
+                raise ValueError("data.subwords: no tokenizer, or one that makes texts ever longer")
             self._tokenizer: Any = Tokenizer.from_str(subwords)
 
     def cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
-        """The tokens of a text, and where each begins and ends."""
+        """Return the tokens of a text, and the start and end of each."""
         if self._tokenizer is not None:
             found = self._tokenizer.encode(text)
             return found.tokens, found.offsets
@@ -46,7 +44,7 @@ class Units:
 
 
 def _is_bounded(subwords: str) -> bool:
-    """Whether a tokenizer, which a checkpoint may bring along, makes texts at most 100 times longer."""
+    """Return whether a tokenizer, which may come from a checkpoint, makes texts at most 100 times longer."""
     try:
         return _growth(json.loads(subwords)["normalizer"]) <= 100
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -54,7 +52,7 @@ def _is_bounded(subwords: str) -> bool:
 
 
 def _growth(normalizer: Any) -> int:
-    """How much longer a text may become, as each replacement multiplies its length."""
+    """Return how much longer a text may become, as each replacement multiplies its length."""
     if isinstance(normalizer, dict):
         own = len(str(normalizer.get("content"))) if normalizer.get("type") == "Replace" else 1
         return max(1, own) * _growth([*normalizer.values()])
@@ -62,7 +60,7 @@ def _growth(normalizer: Any) -> int:
 
 
 def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
-    """State of a tokenizer: of so many subwords, trained on the texts, or from the file of a trained one.
+    """Return the state of a tokenizer: trained on texts with so many subwords, or read from a tokenizer.json.
 
     Subwords are merged byte pairs (Sennrich et al. 2016, arXiv 1508.07909) in lower case.
     """
@@ -70,9 +68,8 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
 
     if isinstance(source, str):
         if not Path(source).is_file():
-            raise ValueError(
-                f"data.subwords: no file {source}; give a tokenizer.json, or a number of subwords to train"
-            )
+            fix = "give a tokenizer.json, or a number of subwords to train"
+            raise ValueError(f"data.subwords: no file {source}; {fix}")
         try:
             return Tokenizer.from_file(source).to_str()
         except Exception as error:  # the library raises what it likes
@@ -81,18 +78,17 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
         raise ValueError(f"data.subwords: at least 100 subwords are needed; got {source}")
     tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
-    )
+    steps = [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     trainer = trainers.BpeTrainer(vocab_size=source, special_tokens=["[UNK]"], show_progress=False)  # type: ignore[call-arg]
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str()
 
 
 def kept(length: int, limit: int, truncate: str) -> list[int]:
-    """Places of the tokens that are read: all, the first ones, or a quarter from the head and the rest from the tail.
+    """Return the positions of the tokens to keep: the first, or a quarter from the head and the rest from the tail.
 
-    The tail says more than the middle in reviews and news   (Sun et al. 2019, arXiv 1905.05583).
+    The tail tells more than the middle in reviews and news   (Sun et al. 2019, arXiv 1905.05583).
     """
     if length <= limit:
         return list(range(length))

@@ -1,18 +1,17 @@
-"""Pretrained word vectors from text files: GloVe, word2vec or fastText, plain, .gz or .zip."""
+"""Read pretrained word vectors from text files: GloVe, word2vec or fastText, plain, .gz or .zip."""
 
 import gzip
-import io
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
-from residense.data.files import largest
+from residense.data.readers.file import largest
 from residense.messages import listed
 
 
@@ -27,13 +26,11 @@ def load_vectors(path: str | Path) -> Vectors:
     """Read a vector file, or the arrays stored when it was read before.
 
     Raises:
-        ValueError: `file:line` and what is wrong there.
+        ValueError: A line is malformed, or the file cannot be read.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(
-            f"{path}: no such vector file; give a text file of vectors with --data.vectors"
-        )
+        raise ValueError(f"{path}: no such file; give a text file of vectors with --data.vectors")
     arrays = cached(fingerprint([path], "vectors"), lambda: _parse(path))
     return Vectors(unpack_strings(arrays["words"]), arrays["matrix"])
 
@@ -65,9 +62,8 @@ def _row(values: list[bytes], dim: int, path: Path, number: int) -> np.ndarray:
         row = np.empty(0, np.float32)
     if len(row) != dim or not dim or not np.isfinite(row).all():
         shown = b" ".join(values)[:60].decode("utf-8", "replace")
-        raise ValueError(
-            f"{path}:{number}: expected a word and {dim} finite numbers, read {shown!r}; mend the line"
-        )
+        wrong = f"expected a word and {dim} finite numbers, read {shown!r}"
+        raise ValueError(f"{path}:{number}: {wrong}; correct the line")
     return row
 
 
@@ -79,37 +75,26 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 left -= len(part)
                 if left < 0:
                     raise ValueError(
-                        f"{path}: unpacks to far more than text does; unpack it, if it is meant to"
+                        f"{path}: unpacks to far more than text does; unpack it by hand"
                     )
             stream.seek(0)
             yield from enumerate(iter(stream.readline, b""), 1)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as error:  # RuntimeError: encrypted
-        raise ValueError(
-            f"{path}: cannot be read ({error}); the file is damaged or not what its name says"
-        ) from None
+    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        # A RuntimeError says that an archive is encrypted.
+        wrong = f"cannot be read ({error}); the file is damaged or not what its name says"
+        raise ValueError(f"{path}: {wrong}") from None
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO | io.BufferedIOBase]:
-    if path.suffix == ".gz":
-        with gzip.open(path) as stream:
-            yield stream
-    elif path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith((".txt", ".vec"))]
-            if len(names) != 1:
-                found = listed(names, 3) or "none"
-                raise ValueError(
-                    f"{path}: expected one .txt or .vec file inside, found {found}; unpack the right one"
-                )
-            with archive.open(names[0]) as stream:
-                yield stream  # type: ignore[misc]
-    else:
-        with open(path, "rb") as stream:
-            yield stream
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    with ExitStack() as opened:
+        if path.suffix != ".zip":
+            open_file: Any = gzip.open if path.suffix == ".gz" else open
+            yield opened.enter_context(open_file(path, "rb"))
+            return
+        archive = opened.enter_context(zipfile.ZipFile(path))
+        names = [name for name in archive.namelist() if name.endswith((".txt", ".vec"))]
+        if len(names) != 1:
+            wrong = f"expected one .txt or .vec file inside, found {listed(names, 3) or 'none'}"
+            raise ValueError(f"{path}: {wrong}; unpack the right one")
+        yield opened.enter_context(archive.open(names[0]))

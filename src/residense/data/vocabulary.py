@@ -1,4 +1,4 @@
-"""What turns tokens into ids and ids into tags. It lives in the checkpoint and is never rebuilt from other data."""
+"""Map tokens, tags and classes to ids. A vocabulary is stored in the checkpoint and never rebuilt from other data."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +13,7 @@ from residense.messages import listed
 from residense.nn.embeddings import PADDING, SPECIAL, UNKNOWN, TableSizes
 from residense.tags import Span, encode, spans, split_tag
 
-MAX_SPELLING = (
-    32  # characters, or subwords, of a word that are read; of longer ones the middle is left out
-)
+MAX_CHARACTERS = 32  # of a word, or subwords; longer words lose their middle
 
 
 @dataclass
@@ -23,18 +21,18 @@ class Vocabulary:
     """Words, characters, labels and classes of a task.
 
     Args:
-        words: known words; ids begin at 2, after padding and unknown.
-        chars: known characters, likewise; or known subwords, where words are spelled in these.
-        labels: tags, in the order of their ids.
-        scheme: tag scheme of the labels, or none.
-        unit: what a token is: `word`, `char`, or `subword`.
-        vector_dim: width of the pretrained vectors that the first words came with, 0 without.
-        num_vectors: how many words, the first ones, came with a vector.
-        entities: spellings of the training entities, each with its most frequent type.
-        classes: of whole texts, in the order of their ids.
-        multi_label: whether a text has any number of classes, instead of one.
-        class_counts: how many training texts each class has.
-        subwords: state of a tokenizer, which cuts texts where the unit is `subword`, else words.
+        words: Known words; ids begin at 2, after padding and unknown.
+        chars: Known characters, likewise; or the subwords that replace them.
+        labels: Tags, in the order of their ids.
+        scheme: Tag scheme of the labels, or none.
+        unit: What a token is: `word`, `char`, or `subword`.
+        vector_dim: Width of the pretrained vectors of the first words, 0 without.
+        num_vectors: Number of words, the first ones, with a pretrained vector.
+        entities: Training entities, each with its most frequent type; see `entity_key`.
+        classes: Classes of texts, in the order of their ids.
+        multi_label: Whether a text has any number of classes, instead of one.
+        class_counts: Number of training texts of each class.
+        subwords: State of a tokenizer that cuts texts if the unit is `subword`, else words.
     """
 
     words: list[str]
@@ -62,26 +60,25 @@ class Vocabulary:
         unit: str | None = None,
         subwords: str = "",
     ) -> "Vocabulary":
-        """From the training corpus and the words of a vector file, most frequent first."""
-        spell = _speller(unit, subwords)
-        counts = np.bincount(train.tokens, minlength=len(train.forms))
-        frequency: Counter[str] = Counter()
-        chars: Counter[str] = Counter()
+        """Return a vocabulary of the training corpus and the words of a vector file, most frequent first."""
+        counts = np.bincount(train.tokens, minlength=len(train.forms)).tolist()
+        split = _splitter(unit, subwords)
         known = set(vector_words)
-        for form, count in zip(train.forms, counts.tolist(), strict=True):
-            frequency[form if form in known else form.lower()] += count
-            for char in spell(form):
+        words: Counter[str] = Counter()
+        chars: Counter[str] = Counter()
+        single = 0
+        for form, count in zip(train.forms, counts, strict=True):
+            words[form if form in known else form.lower()] += count
+            single += count * (len(form) == 1)
+            for char in split(form):
                 chars[char] += count
-        words = [w for w, n in _ranked(frequency) if n >= min_frequency and w not in known]
-        short = sum(
-            n for form, n in zip(train.forms, counts.tolist(), strict=True) if len(form) == 1
-        )
+        frequent = (w for w, n in _ranked(words) if n >= min_frequency and w not in known)
         return cls(
-            words=[*vector_words, *words],
-            chars=[c for c, _ in _ranked(chars)],
+            words=[*vector_words, *frequent],
+            chars=[char for char, _ in _ranked(chars)],
             labels=_complete(set(labels), scheme),
             scheme=scheme,
-            unit=unit or ("char" if short > 0.95 * len(train.tokens) else "word"),
+            unit=unit or ("char" if single > 0.95 * len(train.tokens) else "word"),
             vector_dim=vector_dim,
             num_vectors=len(vector_words),
             entities=_entity_types(train) if scheme != "none" else {},
@@ -89,7 +86,7 @@ class Vocabulary:
         )
 
     def with_classes(self, splits: Mapping[str, Corpus], multi_label: bool) -> "Vocabulary":
-        """The same with the classes of all splits, counted in the training split."""
+        """Return a copy with the classes of all splits, counted in the training split."""
         train = splits["train"]
         classes = sorted({name for corpus in splits.values() for name in corpus.classes})
         counts = dict(zip(train.classes, train.targets.sum(0).tolist(), strict=True))
@@ -97,7 +94,7 @@ class Vocabulary:
         return replace(self, classes=classes, multi_label=multi_label, class_counts=class_counts)
 
     def with_words_of(self, known: "Vocabulary") -> "Vocabulary":
-        """Words and characters of another vocabulary, all else of this one, labels in the other's order if the same."""
+        """Return a copy with the words and characters of another vocabulary, and its order of equal labels."""
         return replace(
             self,
             labels=known.labels if set(known.labels) == set(self.labels) else self.labels,
@@ -109,7 +106,7 @@ class Vocabulary:
         )
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint; `Vocabulary(**state)` is the way back."""
+        """Return plain data for a checkpoint; `Vocabulary(**state)` restores it."""
         return asdict(self)
 
     @property
@@ -120,57 +117,52 @@ class Vocabulary:
         return TableSizes(words, chars, self.num_vectors, self.vector_dim)
 
     def word_ids(self, forms: Sequence[str]) -> np.ndarray:
-        """Ids of spellings, as written or else in lower case: int64 [len(forms)]."""
+        """Return the ids of tokens, as written or else in lower case: int64 [len(forms)]."""
         ids = {word: i for i, word in enumerate(self.words, SPECIAL)}
         return np.array([ids.get(f, ids.get(f.lower(), UNKNOWN)) for f in forms], np.int64)
 
     def char_ids(self, forms: Sequence[str]) -> np.ndarray:
-        """Ids of the characters, or subwords, of spellings, padded: int64 [len(forms), longest]."""
+        """Return the ids of the characters, or subwords, of tokens, padded: int64 [len(forms), longest]."""
         ids = {char: i for i, char in enumerate(self.chars, SPECIAL)}
-        half, spell = MAX_SPELLING // 2, _speller(self.unit, self.subwords)
-        spelled = [[*spell(form)] for form in forms]
-        short = [f if len(f) <= MAX_SPELLING else f[:half] + f[-half:] for f in spelled]
+        half = MAX_CHARACTERS // 2
+        split = _splitter(self.unit, self.subwords)
+        parts = [[*split(form)] for form in forms]
+        short = [p if len(p) <= MAX_CHARACTERS else p[:half] + p[-half:] for p in parts]
         table = np.full((len(forms), max(map(len, short), default=1) or 1), PADDING, np.int64)
         for row, form in zip(table, short, strict=True):
             row[: len(form)] = [ids.get(char, UNKNOWN) for char in form]
         return table
 
     def class_ids(self, classes: Sequence[str]) -> np.ndarray:
-        """Ids of classes: int64 [len(classes)].
+        """Return the ids of classes: int64 [len(classes)].
 
         Raises:
-            ValueError: a class that the vocabulary does not know.
+            ValueError: The vocabulary does not have a class.
         """
-        ids = {name: i for i, name in enumerate(self.classes)}
-        unknown = sorted(set(classes) - set(ids))
-        if unknown:
-            raise ValueError(
-                f"the corpus has classes that this model does not know: {listed(unknown)}; it knows "
-                f"{listed(self.classes)}"
-            )
-        return np.array([ids[name] for name in classes], np.int64)
+        return _ids(classes, self.classes, "classes", str)
 
     def label_ids(self, labels: Sequence[str]) -> np.ndarray:
-        """Ids of tags: int64 [len(labels)].
+        """Return the ids of tags: int64 [len(labels)].
 
         Raises:
-            ValueError: a tag that the vocabulary does not know.
+            ValueError: The vocabulary does not have a tag.
         """
-        ids = {label: i for i, label in enumerate(self.labels)}
-        unknown = sorted(set(labels) - set(ids))
-        if unknown:
-            new, old = (
-                listed(sorted({tag.split("-", 1)[-1] for tag in tags}))
-                for tags in (unknown, self.labels)
-            )
-            raise ValueError(
-                f"the corpus has labels that this model does not know: {new}; it knows {old}"
-            )
-        return np.array([ids[label] for label in labels], np.int64)
+        return _ids(labels, self.labels, "labels", lambda tag: tag.split("-", 1)[-1])
 
 
-def _speller(unit: str | None, subwords: str) -> Callable[[str], Sequence[str]]:
-    """What gives the characters of a token, or its subwords; a token that is a subword itself has characters."""
+def _ids(
+    names: Sequence[str], known: Sequence[str], what: str, shown: Callable[[str], str]
+) -> np.ndarray:
+    ids = {name: i for i, name in enumerate(known)}
+    unknown = sorted({shown(name) for name in names if name not in ids})
+    if unknown:
+        wrong = f"the corpus has {what} that this model does not know: {listed(unknown)}"
+        raise ValueError(f"{wrong}; it knows {listed(sorted({*map(shown, known)}))}")
+    return np.array([ids[name] for name in names], np.int64)
+
+
+def _splitter(unit: str | None, subwords: str) -> Callable[[str], Sequence[str]]:
+    """Return a function that splits a token into characters or subwords; a subword is split into characters."""
     if not subwords or unit == "subword":
         return str
     units = Units("subword", subwords)
@@ -178,17 +170,17 @@ def _speller(unit: str | None, subwords: str) -> Callable[[str], Sequence[str]]:
 
 
 def entity_key(tokens: Sequence[str]) -> str:
-    """How the spelling of an entity is looked up."""
+    """Return the key of an entity in `Vocabulary.entities`."""
     return "\x1f".join(tokens)
 
 
 def entity_tokens(key: str) -> list[str]:
-    """The way back."""
+    """Return the tokens of a key."""
     return key.split("\x1f")
 
 
 def _complete(labels: set[str], scheme: str) -> list[str]:
-    """All tags that the scheme has for the types among the labels, whether or not the corpus happens to use each."""
+    """Return all tags of a scheme for the types among the labels, whether or not the corpus uses each."""
     if scheme != "none":
         types = {split_tag(tag)[1] for tag in labels} - {""}
         shapes = ([(0, 1), (1, 2)], [(0, 3)])
