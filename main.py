@@ -2,15 +2,7 @@
 
 import sys
 
-from residense.preemption import stop_signals
+from residense.__main__ import run
 
 if __name__ == "__main__":
-    stop_signals.install()  # before the imports that take seconds, so that no signal is lost
-
-    try:
-        from residense.cli import main
-
-        sys.exit(main())
-    except KeyboardInterrupt:  # before there was anything to save
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(run())

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from residense.checkpoint_io import read
 from residense.atomic import write_atomically
+from residense.checkpoint_io import read
 from residense.errors import UsageError
 
 

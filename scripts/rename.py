@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 KEPT = ("LICENSE",)
-CODE = {".py", ".yaml", ".toml", ".slurm"}
+CODE = {".py", ".pyi", ".yaml", ".toml", ".slurm"}
 PASSED = {
     ".git",
     ".venv",

@@ -1002,7 +1002,7 @@ def test_a_copied_file_is_a_part_of_ones_own(source: str, tmp_path: Path) -> Non
 def test_the_module_runs_like_main_py(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["cli.py", "fit", "--config=nothing.yaml"])
+    monkeypatch.setattr(sys, "argv", ["residense", "fit", "--config=nothing.yaml"])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("residense.cli", run_name="__main__", alter_sys=True)
+        runpy.run_module("residense", run_name="__main__", alter_sys=True)
     assert ended.value.code == 2 and "no config nothing.yaml" in capsys.readouterr().err

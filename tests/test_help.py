@@ -25,7 +25,7 @@ GIVEN = {
     "num_chars",
     "p",
 }  # by what is around a part, not by the user
-PUBLIC = {name: getattr(residense, name) for name in residense._HOME}
+PUBLIC = {name: getattr(residense, name) for name in residense.__all__}
 PARTS = [name for name, part in PUBLIC.items() if not issubclass(part, tuple)]
 
 

@@ -20,8 +20,8 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 import residense
 from residense import configs
-from residense.checkpoints import FORMAT, SETTINGS, TYPES, Checkpoint, Content
 from residense.atomic import write_atomically
+from residense.checkpoints import FORMAT, SETTINGS, TYPES, Checkpoint, Content
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.messages import say

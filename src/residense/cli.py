@@ -29,7 +29,6 @@ from residense.environment import describe
 from residense.errors import UsageError, one_line
 from residense.messages import printable, quiet
 from residense.parser import Parser, with_source
-from residense.preemption import stop_signals
 from residense.run import RunDirectory, RunOptions
 from residense.tasks.base import Task
 from residense.train import Fit
@@ -228,8 +227,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(map(printable, f"error: {message}".split("\n"))), file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    stop_signals.install()
-    sys.exit(main())

@@ -11,7 +11,8 @@ from jsonargparse import get_loader, set_loader
 from residense.errors import UsageError
 
 LARGEST = 100_000  # characters of a file, and of its content once all aliases are written out
-SHIPPED = Path(__file__).parents[2] / "configs"
+INSTALLED = Path(__file__).parent / "_configs"
+SHIPPED = INSTALLED if INSTALLED.exists() else Path(__file__).parents[2] / "configs"
 
 _yaml_load = get_loader("yaml")
 

@@ -128,7 +128,7 @@ def _option_names(parser: LightningArgumentParser) -> set[str]:
 
 
 def _classes() -> list[type]:
-    public = (getattr(residense, name) for name in residense._HOME)
+    public = (getattr(residense, name) for name in residense.__all__)
     return [item for item in public if isinstance(item, type)]
 
 

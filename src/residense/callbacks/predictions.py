@@ -8,8 +8,8 @@ import lightning as L
 import torch.distributed
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from residense.data.batches import Batch
 from residense.atomic import write_atomically
+from residense.data.batches import Batch
 from residense.messages import to_json
 
 
