@@ -1,6 +1,6 @@
 """The grid: all kinds of connections and blocks, and encoders made of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import Any
@@ -109,10 +109,24 @@ def make(
     return Encoder(IN, BLOCKS[block], depth=depth, dim=DIM, **options)
 
 
-def cells(
-    fast: Callable[[str, str], bool], blocks: Iterable[str] = BLOCKS
-) -> pytest.MarkDecorator:
+Choice = Callable[[str, str], bool]  # of cells, by block and connection
+
+
+def of_blocks(*blocks: str) -> Choice:
+    """Choose all cells of some blocks."""
+    return lambda block, connection: block in blocks
+
+
+def traceable(block: str, connection: str) -> bool:
+    """Choose cells that torch can trace, few for blocks that resemble others."""
+    if block in ("lstm", "gru"):
+        return False
+    few = ("residual", "strided projected")
+    return block in ("conv", "transformer", "relative") or connection in few
+
+
+def cells(fast: Choice, among: Choice = lambda *_: True) -> pytest.MarkDecorator:
     """Parametrize a test by block and connection; all cells but the `fast` ones are slow tests."""
-    pairs = [pair for pair in product(blocks, CONNECTIONS) if fit(*pair)]
+    pairs = [pair for pair in product(BLOCKS, CONNECTIONS) if fit(*pair) and among(*pair)]
     marked = [pytest.param(*pair, marks=[] if fast(*pair) else pytest.mark.slow) for pair in pairs]
     return pytest.mark.parametrize(("block", "connection"), marked)

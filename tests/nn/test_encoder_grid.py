@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from residense.nn.branch import Branch
 from residense.nn.encoder import Encoder
 
-from .grid import CONNECTIONS, cells, fit, make
+from .grid import CONNECTIONS, cells, fit, make, of_blocks
 from .helpers import each, noise_like, sentences, unpadded
 
 # without a gradient at the first step, and why
@@ -23,6 +23,9 @@ SILENT = {
 }
 # rounding errors grow a thousandfold in 16 convolutions and norms without a clear path
 AMPLIFIED = ("plain", "post", "projected", "gelu")
+
+
+main_blocks = of_blocks("conv", "lstm", "transformer")
 
 
 def fast(block: str, connection: str) -> bool:
@@ -61,7 +64,7 @@ def test_a_sentence_does_not_depend_on_its_batch(block: str, connection: str) ->
 
 
 @pytest.mark.slow
-@cells(lambda *_: True, ["conv", "lstm", "transformer"])
+@cells(main_blocks, main_blocks)
 @pytest.mark.parametrize("depth", [1, 16])
 def test_a_sentence_does_not_depend_on_its_batch_at_any_depth(
     block: str, connection: str, depth: int
@@ -114,14 +117,14 @@ def test_all_parameters_learn_and_all_are_saved(block: str, connection: str) -> 
 
 
 @pytest.mark.slow
-@cells(lambda *_: True, ["conv", "lstm", "transformer"])
+@cells(main_blocks, main_blocks)
 @pytest.mark.parametrize("depth", [1, 16])
 def test_all_parameters_learn_at_any_depth(block: str, connection: str, depth: int) -> None:
     assert_learns(block, connection, depth)
 
 
 @pytest.mark.slow
-@cells(lambda *_: True, ["conv", "lstm", "transformer"])
+@cells(main_blocks, main_blocks)
 def test_every_pair_learns_a_small_problem(block: str, connection: str) -> None:
     layers = 1 if block == "transformer" else 2
     strided = "stride" in CONNECTIONS[connection]
