@@ -75,6 +75,30 @@ def test_a_sentence_does_not_depend_on_its_batch_at_any_depth(
     assert_independent(encoder, torch.float64, 1e-9)
 
 
+def fast_causal(block: str, connection: str) -> bool:
+    return block == "causal conv" or connection in ("residual", "dense", "multiway")
+
+
+def causal(block: str, connection: str) -> bool:
+    return block in ("causal conv", "decoder", "gru") and "conv stem" not in connection
+
+
+@torch.no_grad()
+@cells(fast_causal, causal)
+def test_under_causal_blocks_a_token_does_not_depend_on_later_ones(
+    block: str, connection: str
+) -> None:
+    encoder = make(block, connection, 2).eval()
+    x, mask = sentences()
+    before, _ = encoder(x, mask)
+    for t in range(1, mask.shape[1]):
+        other = x.clone()
+        other[:, t] = noise_like(x[:, t])
+        after, _ = encoder(other, mask)
+        torch.testing.assert_close(after[0, :t], before[0, :t])
+        assert not torch.allclose(after[0, t:], before[0, t:])
+
+
 # -- all parameters learn --------------------------------------------------------------------------
 
 
