@@ -100,6 +100,11 @@ def fit(block: str, connection: str) -> bool:
     return "stride" not in CONNECTIONS[connection] or block in WITH_STRIDE
 
 
+def two_blocks(block: str) -> int:
+    """The depth of two blocks."""
+    return 1 if isinstance(BLOCKS[block], list) else 2
+
+
 def make(
     block: str, connection: str, depth: int | list[int] = 2, seed: int = 0, **options: Any
 ) -> Encoder:
@@ -121,8 +126,8 @@ def traceable(block: str, connection: str) -> bool:
     """Choose cells that torch can trace, few for blocks that resemble others."""
     if block in ("lstm", "gru"):
         return False
-    few = ("residual", "strided projected")
-    return block in ("conv", "transformer", "relative") or connection in few
+    few = ("residual", "dense", "multiway", "strided projected")
+    return block in ("conv", "transformer") or connection in few
 
 
 def cells(fast: Choice, among: Choice = lambda *_: True) -> pytest.MarkDecorator:

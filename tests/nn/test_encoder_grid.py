@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from residense.nn.branch import Branch
 from residense.nn.encoder import Encoder
 
-from .grid import CONNECTIONS, cells, fit, make, of_blocks
+from .grid import CONNECTIONS, cells, fit, make, of_blocks, two_blocks
 from .helpers import each, noise_like, sentences, unpadded
 
 # without a gradient at the first step, and why
@@ -151,7 +151,7 @@ def test_all_parameters_learn_at_any_depth(block: str, connection: str, depth: i
 @pytest.mark.slow
 @cells(main_blocks, main_blocks)
 def test_every_pair_learns_a_small_problem(block: str, connection: str) -> None:
-    layers = 1 if block == "transformer" else 2
+    layers = two_blocks(block)
     strided = "stride" in CONNECTIONS[connection]
     encoder = make(block, connection, 2 * layers if strided else [layers, layers])
     x, mask = sentences()

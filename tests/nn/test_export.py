@@ -14,7 +14,7 @@ from residense.nn.connections import (
 from residense.nn.encoder import Encoder
 from residense.nn.transition import DenseTransition, PoolTransition, TransitionFactory
 
-from .grid import cells, make, traceable
+from .grid import cells, make, traceable, two_blocks
 from .helpers import DIM, IN, random_batch
 
 SHAPES = [(4, 7), (2, 2), (5, 9), (3, 6), (1, 1), (1, 4), (6, 1)]
@@ -52,7 +52,7 @@ FAST = [
 
 @cells(lambda *cell: cell in FAST, traceable)
 def test_an_exported_encoder_takes_all_shapes(block: str, connection: str) -> None:
-    assert_exports(make(block, connection))
+    assert_exports(make(block, connection, two_blocks(block)))
 
 
 @pytest.mark.parametrize(
