@@ -123,11 +123,11 @@ def of_blocks(*blocks: str) -> Choice:
 
 
 def traceable(block: str, connection: str) -> bool:
-    """Choose cells that torch can trace, few for blocks that resemble others."""
+    """Choose cells that torch can trace: all connections with `Conv`, some with all blocks."""
     if block in ("lstm", "gru"):
         return False
-    few = ("residual", "dense", "multiway", "strided projected")
-    return block in ("conv", "transformer") or connection in few
+    few = ("residual", "dense", "multiway", "hyper", "strided projected")
+    return block == "conv" or connection in few
 
 
 def cells(fast: Choice, among: Choice = lambda *_: True) -> pytest.MarkDecorator:
