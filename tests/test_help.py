@@ -98,7 +98,7 @@ def test_each_option_of_the_command_line_says_what_it_is(
         ),
         *(
             ("model.encoder.block", name)
-            for name in ("Conv", "LSTM", "GRU", "Attention", "FeedForward", "Chain")
+            for name in ("Conv", "LSTM", "GRU", "Attention", "FeedForward", "Sequential")
         ),
     ],
 )

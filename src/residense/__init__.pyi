@@ -1,6 +1,7 @@
 """The public names; `__init__.py` imports each from here when it is first used."""
 
 __version__: str
+__all__: list[str]
 
 from .callbacks.ema import EMA as EMA
 from .data.classification import ClassificationDataModule as ClassificationDataModule

@@ -1,6 +1,6 @@
 """The grid: all kinds of connections and blocks, and encoders made of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import Any
@@ -100,6 +100,11 @@ def fit(block: str, connection: str) -> bool:
     return "stride" not in CONNECTIONS[connection] or block in WITH_STRIDE
 
 
+def two_blocks(block: str) -> int:
+    """The depth of two blocks."""
+    return 1 if isinstance(BLOCKS[block], list) else 2
+
+
 def make(
     block: str, connection: str, depth: int | list[int] = 2, seed: int = 0, **options: Any
 ) -> Encoder:
@@ -109,8 +114,24 @@ def make(
     return Encoder(IN, BLOCKS[block], depth=depth, dim=DIM, **options)
 
 
-def cells(fast: Callable[[str, str], bool], blocks: Iterable[str] = BLOCKS) -> pytest.MarkDecorator:
+Choice = Callable[[str, str], bool]  # of cells, by block and connection
+
+
+def of_blocks(*blocks: str) -> Choice:
+    """Choose all cells of some blocks."""
+    return lambda block, connection: block in blocks
+
+
+def traceable(block: str, connection: str) -> bool:
+    """Choose cells that torch can trace: all connections with `Conv`, some with all blocks."""
+    if block in ("lstm", "gru"):
+        return False
+    few = ("residual", "dense", "multiway", "hyper", "strided projected")
+    return block == "conv" or connection in few
+
+
+def cells(fast: Choice, among: Choice = lambda *_: True) -> pytest.MarkDecorator:
     """Parametrize a test by block and connection; all cells but the `fast` ones are slow tests."""
-    pairs = [pair for pair in product(blocks, CONNECTIONS) if fit(*pair)]
+    pairs = [pair for pair in product(BLOCKS, CONNECTIONS) if fit(*pair) and among(*pair)]
     marked = [pytest.param(*pair, marks=[] if fast(*pair) else pytest.mark.slow) for pair in pairs]
     return pytest.mark.parametrize(("block", "connection"), marked)

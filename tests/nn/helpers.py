@@ -1,10 +1,10 @@
 """Helpers of the tests of blocks and encoders: sentences, and comparisons without padding."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 IN, DIM, LENGTHS = 12, 16, (7, 1, 4, 7, 3)
 
@@ -63,3 +63,28 @@ def stages_of(encoder: Any) -> list[Any]:
 
 def blocks_of(encoder: Any) -> list[Any]:
     return [branch.block for stage in encoder.stages for branch in stage.branches]
+
+
+def random_batch(size: int, length: int, width: int = IN) -> tuple[Tensor, Tensor]:
+    """Random sentences, the first of one token and the last of full length, and their mask."""
+    source = torch.Generator().manual_seed(100 * size + length)
+    lengths = torch.randint(1, length + 1, (size,), generator=source)
+    lengths[0], lengths[-1] = 1, length
+    return torch.randn(size, length, width, generator=source), torch.arange(length) < lengths[
+        :, None
+    ]
+
+
+def gradients(
+    encoder: nn.Module, run: Callable[..., tuple[Tensor, Tensor]], x: Tensor, mask: Tensor
+) -> list[Tensor]:
+    """Return the output at real tokens, and all gradients of a random projection of it."""
+    encoder.zero_grad()
+    x = x.clone().requires_grad_()
+    y, left = run(x, mask)
+    noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    (y.float() * noise)[left].sum().backward()
+    grads = [p.grad for p in encoder.parameters()]
+    assert x.grad is not None
+    assert all(grad is not None for grad in grads)
+    return [y[left].detach(), x.grad, *(grad.clone() for grad in grads if grad is not None)]

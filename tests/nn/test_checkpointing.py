@@ -19,7 +19,7 @@ from residense.nn.connections import (
 from residense.nn.encoder import Encoder
 from residense.nn.norms import BatchNorm, RMSNorm
 
-from .grid import cells, make
+from .grid import cells, make, of_blocks
 from .helpers import DIM, IN, blocks_of, noise_like, sentences
 
 
@@ -27,7 +27,7 @@ def fast(block: str, connection: str) -> bool:
     return block == "conv" or connection in ("residual", "dense", "multiway")
 
 
-@cells(fast, ["conv", "transformer", "resnet"])
+@cells(fast, of_blocks("conv", "transformer", "resnet"))
 def test_checkpointing_changes_neither_values_nor_gradients(block: str, connection: str) -> None:
     norm = "scaled" if connection == "scaled norm" else "pre"
     branch = partial(Branch, norm=norm, dropout=0.3, drop_path=0.3)

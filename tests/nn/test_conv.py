@@ -84,9 +84,10 @@ def causal_sums(words: Tensor, weight: Tensor, dilation: int) -> Tensor:
 
 def taps(block: Any) -> tuple[Tensor, Tensor]:
     """The weights of a convolution [out, in, kernel] and its bias, also of a separable one."""
-    if not isinstance(block.conv, nn.Sequential):
-        return block.conv.weight, block.conv.bias
-    channels, width = block.conv
+    conv: Any = block.conv
+    if isinstance(conv, nn.Conv1d):
+        return conv.weight, conv.bias  # type: ignore[return-value]
+    channels, width = conv
     return torch.einsum("oi,ik->oik", width.weight[:, :, 0], channels.weight[:, 0]), width.bias
 
 

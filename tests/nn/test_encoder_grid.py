@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from residense.nn.branch import Branch
 from residense.nn.encoder import Encoder
 
-from .grid import CONNECTIONS, cells, fit, make
+from .grid import CONNECTIONS, cells, fit, make, of_blocks, two_blocks
 from .helpers import each, noise_like, sentences, unpadded
 
 # without a gradient at the first step, and why
@@ -23,6 +23,9 @@ SILENT = {
 }
 # rounding errors grow a thousandfold in 16 convolutions and norms without a clear path
 AMPLIFIED = ("plain", "post", "projected", "gelu")
+
+
+main_blocks = of_blocks("conv", "lstm", "transformer")
 
 
 def fast(block: str, connection: str) -> bool:
@@ -61,7 +64,7 @@ def test_a_sentence_does_not_depend_on_its_batch(block: str, connection: str) ->
 
 
 @pytest.mark.slow
-@cells(lambda *_: True, ["conv", "lstm", "transformer"])
+@cells(main_blocks, main_blocks)
 @pytest.mark.parametrize("depth", [1, 16])
 def test_a_sentence_does_not_depend_on_its_batch_at_any_depth(
     block: str, connection: str, depth: int
@@ -70,6 +73,30 @@ def test_a_sentence_does_not_depend_on_its_batch_at_any_depth(
     amplified = block == "conv" and any(name in connection for name in AMPLIFIED)
     assert_independent(encoder, torch.float32, 1e-3 if amplified else 1e-4)
     assert_independent(encoder, torch.float64, 1e-9)
+
+
+def fast_causal(block: str, connection: str) -> bool:
+    return block == "causal conv" or connection in ("residual", "dense", "multiway")
+
+
+def causal(block: str, connection: str) -> bool:
+    return block in ("causal conv", "decoder", "gru") and "conv stem" not in connection
+
+
+@torch.no_grad()
+@cells(fast_causal, causal)
+def test_under_causal_blocks_a_token_does_not_depend_on_later_ones(
+    block: str, connection: str
+) -> None:
+    encoder = make(block, connection, 2).eval()
+    x, mask = sentences()
+    before, _ = encoder(x, mask)
+    for t in range(1, mask.shape[1]):
+        other = x.clone()
+        other[:, t] = noise_like(x[:, t])
+        after, _ = encoder(other, mask)
+        torch.testing.assert_close(after[0, :t], before[0, :t])
+        assert not torch.allclose(after[0, t:], before[0, t:])
 
 
 # -- all parameters learn --------------------------------------------------------------------------
@@ -98,7 +125,8 @@ def assert_learns(block: str, connection: str, depth: int) -> None:
     buffer.seek(0)
     other.load_state_dict(torch.load(buffer))
     with torch.no_grad():
-        found, expected = other.eval()(x, mask)[0], encoder.eval()(x, mask)[0]
+        found, left = other.eval()(x, mask)
+        expected, _ = encoder.eval()(x, mask)
     assert torch.equal(found[left], expected[left])
 
 
@@ -114,16 +142,16 @@ def test_all_parameters_learn_and_all_are_saved(block: str, connection: str) -> 
 
 
 @pytest.mark.slow
-@cells(lambda *_: True, ["conv", "lstm", "transformer"])
+@cells(main_blocks, main_blocks)
 @pytest.mark.parametrize("depth", [1, 16])
 def test_all_parameters_learn_at_any_depth(block: str, connection: str, depth: int) -> None:
     assert_learns(block, connection, depth)
 
 
 @pytest.mark.slow
-@cells(lambda *_: True, ["conv", "lstm", "transformer"])
+@cells(main_blocks, main_blocks)
 def test_every_pair_learns_a_small_problem(block: str, connection: str) -> None:
-    layers = 1 if block == "transformer" else 2
+    layers = two_blocks(block)
     strided = "stride" in CONNECTIONS[connection]
     encoder = make(block, connection, 2 * layers if strided else [layers, layers])
     x, mask = sentences()

@@ -130,30 +130,30 @@ def test_the_softmax_loss_is_the_cross_entropy_of_real_tokens() -> None:
 
 @every_head
 @every_scheme
-@pytest.mark.parametrize("loudness", [1e3, 1e8])
-def test_an_illegal_sequence_is_never_decoded_however_loud_the_scores(
-    kind: type[TaggingHead], scheme: str, loudness: float
+@pytest.mark.parametrize("size", [1e3, 1e8])
+def test_an_illegal_sequence_is_never_decoded_whatever_the_scores(
+    kind: type[TaggingHead], scheme: str, size: float
 ) -> None:
     labels = labels_of(scheme)
     head = reading_emissions(kind, labels, scheme)
     h, mask = sentences(len(labels))
-    loudest = []
+    violations = []
     for seed in range(30):
-        shout = F.one_hot(
+        wanted = F.one_hot(
             torch.randint(len(labels), mask.shape, generator=torch.Generator().manual_seed(seed))
         )
-        shout = F.pad(shout, (0, len(labels) - shout.shape[-1]))
-        tags, here, after = head.decode(h + loudness * shout, mask)
+        wanted = F.pad(wanted, (0, len(labels) - wanted.shape[-1]))
+        tags, here, after = head.decode(h + size * wanted, mask)
         assert here[mask].isfinite().all()
         assert after[mask].isfinite().all()
-        for row, loud, length in zip(
-            tags.tolist(), shout.argmax(-1).tolist(), LENGTHS, strict=True
+        for row, tag_ids, length in zip(
+            tags.tolist(), wanted.argmax(-1).tolist(), LENGTHS, strict=True
         ):
             assert improper([labels[i] for i in row[:length]], scheme) == []
             assert row[length:] == [0] * (len(row) - length)
-            loudest.append(improper([labels[i] for i in loud[:length]], scheme))
-    assert any(loudest)
-    assert not all(loudest)
+            violations.append(improper([labels[i] for i in tag_ids[:length]], scheme))
+    assert any(violations)
+    assert not all(violations)
 
 
 @every_head
@@ -244,9 +244,9 @@ def test_without_a_scheme_every_sequence_is_legal(kind: type[TaggingHead]) -> No
     labels = ["NOUN", "VERB", "O"]
     head = reading_emissions(kind, labels, "none")
     h, mask = sentences(3)
-    shout = F.one_hot(torch.randint(3, mask.shape, generator=torch.Generator().manual_seed(4)))
-    tags = head.decode(h + 100 * shout, mask)[0]
-    assert torch.equal(tags[mask], shout.argmax(-1)[mask])
+    wanted = F.one_hot(torch.randint(3, mask.shape, generator=torch.Generator().manual_seed(4)))
+    tags = head.decode(h + 100 * wanted, mask)[0]
+    assert torch.equal(tags[mask], wanted.argmax(-1)[mask])
 
 
 @every_head

@@ -98,7 +98,10 @@ class Branch(nn.Module):
             out_mask: mask of the output, where the block shortens the sequence.
         """
         out_mask = mask if out_mask is None else out_mask
-        y = self.block(*(self.norm_scale * self.norm_in(x, mask) for x in streams), mask=mask)
+        normalized = [self.norm_in(x, mask) for x in streams]
+        if self.norm_scale != 1:
+            normalized = [self.norm_scale * x for x in normalized]
+        y = self.block(*normalized, mask=mask)
         if y.shape[:2] != out_mask.shape or y.shape[-1] != self.block.out_dim:
             raise ValueError(
                 f"{type(self.block).__name__} returned a tensor of shape {tuple(y.shape)}; expected "

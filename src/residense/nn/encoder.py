@@ -221,6 +221,8 @@ def _places(num_layers: int, num_blocks: int, norm: NormFactory) -> Iterator[Pla
 def _stem(stem: str | BlockFactory, in_dim: int, dim: int) -> Block | None:
     if not isinstance(stem, str):
         return stem(in_dim, dim)
+    if stem not in ("linear", "none"):
+        raise ValueError(f"stem must be linear, none or a block; got {stem}")
     return Linear(in_dim, dim) if stem == "linear" and in_dim != dim else None
 
 

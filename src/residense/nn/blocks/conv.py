@@ -48,7 +48,7 @@ class Conv(Block):
     ):
         super().__init__(in_dim, out_dim)
         if kernel < 1 or (kernel % 2 == 0 and not causal):
-            raise ValueError(f"kernel must be odd, to center windows on tokens; got {kernel}")
+            raise ValueError(f"kernel must be positive, and odd unless causal; got {kernel}")
         if dilation < 1:
             raise ValueError(f"dilation must be at least 1; got {dilation}")
         if activation == "glu" and order == "before":

@@ -63,7 +63,8 @@ class ProjectedResidual(Connection):
 
     def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
         if i == 0 and self.projects:
-            state = self.norm(self.projection(state[:, :: self.stride]), mask)
+            kept = state[:, :: self.stride].contiguous()  # one graph for even and odd lengths
+            state = self.norm(self.projection(kept), mask)
         return self.activation(state + y)
 
 
