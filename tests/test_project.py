@@ -8,6 +8,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from residense.checkpoints import Content
+from residense.run import RunDirectory
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -58,3 +61,20 @@ def test_any_hides_no_public_signature() -> None:
             )
             hidden = "Any" in {ast.unparse(hint) for hint in hints if hint is not None}
             assert not hidden or function.name in UNTYPED, f"{name} takes or returns Any"
+
+
+def strings(path: Path) -> set[str]:
+    """The string constants of a module."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+def test_one_module_knows_the_keys_of_a_checkpoint_and_one_the_files_of_a_run() -> None:
+    run = vars(RunDirectory("run")).values()
+    files = {path.name for path in run if path.suffix} | {"command.txt", "git.txt"}
+    keys = {key for key in Content.__annotations__ if "_" in key}  # the others mean other things
+    owners = {"run.py": files, "checkpoint": keys}  # checkpoints.py and checkpoint_io.py
+    assert len(files) > 6 and len(keys) > 6
+    for path in (ROOT / "src" / "residense").rglob("*.py"):
+        for owner, names in owners.items():
+            assert path.name.startswith(owner) or not names & strings(path), path

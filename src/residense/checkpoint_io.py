@@ -157,9 +157,8 @@ def _is_sound(content: dict[str, Any], file_size: int) -> bool:
         return False
     if not all(isinstance(weight, torch.Tensor) for weight in weights):
         return False
-    sizes = [
-        weight.numel() * weight.element_size() for weight in weights
-    ]  # an expanded one is small
+    # an expanded tensor is larger than its file
+    sizes = [weight.numel() * weight.element_size() for weight in weights]
     fits = max(sizes, default=0) <= file_size
     return fits and _is_bounded(settings) and _is_flat(content["vocabulary"])
 

@@ -53,9 +53,8 @@ def _parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"more than {LARGEST:,} characters")
     try:
-        if (
-            "&" in text and size(yaml.compose(text)) > LARGEST
-        ):  # without anchors nothing is larger than its text
+        # without anchors nothing is larger than its text
+        if "&" in text and size(yaml.compose(text)) > LARGEST:
             raise yaml.YAMLError(f"its aliases expand to more than {LARGEST:,} values")
         return load(text)
     except RecursionError:

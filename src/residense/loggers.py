@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +114,7 @@ def _read(path: Path, number: int) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as stream:
         lines = (line for line in stream if line.endswith("\n"))
-        return list(islice(csv.DictReader(lines), number))
+        return [row for row, _ in zip(csv.DictReader(lines), range(number), strict=False)]
 
 
 class Wandb(WandbLogger):

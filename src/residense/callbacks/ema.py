@@ -37,16 +37,14 @@ class EMA(WeightAveraging):
         self._swapped = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._average_model = (
-            None  # outside training the weights are those of a checkpoint, averaged or not
-        )
-        if stage == "fit":
-            pl_module.configure_model()
-            if self.decay and any(
-                isinstance(module, BatchNorm | nn.BatchNorm1d) for module in pl_module.modules()
-            ):
-                say(BATCH_NORM)
-            self._average_model = AveragedModel(pl_module, use_buffers=False, **self._kwargs)
+        self._average_model = None  # outside training the weights are those of a checkpoint
+        if stage != "fit":
+            return
+        pl_module.configure_model()
+        batch_norm = any(isinstance(m, BatchNorm | nn.BatchNorm1d) for m in pl_module.modules())
+        if self.decay and batch_norm:
+            say(BATCH_NORM)
+        self._average_model = AveragedModel(pl_module, use_buffers=False, **self._kwargs)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._averaged():

@@ -1,4 +1,4 @@
-"""The last thing a run says: scores by type, what they are held against, where everything is, what to type next."""
+"""The report of a run: its parameters, the scores of its test, and how to resume it."""
 
 import io
 from signal import Signals
@@ -20,25 +20,22 @@ MOST_DRAWN = 150  # classes of a confusion matrix that is drawn: more would be n
 
 
 class Report(L.Callback):
-    """Prints the scores of `validate` and `test`, and keeps them as JSON and as W&B tables.
+    """Prints the scores of `validate` and `test`, and saves them as JSON and as W&B tables.
 
     Args:
-        run: directory that the JSON is kept in; null keeps nothing.
+        run: directory that the JSON is saved in; null saves nothing.
     """
 
     def __init__(self, run: RunDirectory | None = None):
         self.run = run
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        parts = {
-            name: sum(p.numel() for p in part.parameters())
-            for name, part in pl_module.named_children()
-        }
-        parts = {name: size for name, size in parts.items() if size}
-        say(
-            f"{sum(parts.values()):,} parameters: "
-            + ", ".join(f"{name} {size:,}" for name, size in parts.items())
-        )
+        parts = {}
+        for name, part in pl_module.named_children():
+            if size := sum(p.numel() for p in part.parameters()):
+                parts[name] = size
+        sizes = ", ".join(f"{name} {size:,}" for name, size in parts.items())
+        say(f"{sum(parts.values()):,} parameters: {sizes}")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams({"parameters": parts})
@@ -50,16 +47,13 @@ class Report(L.Callback):
             return
         resume = f"python main.py fit --run_dir {self.run} --ckpt_path last"
         if isinstance(exception, Stopped):
-            done = (
-                "saved; this goes on from the same step"
-                if trainer.global_step
-                else "before the first step; this begins"
-            )
+            done = "before the first step; this begins"
+            if trainer.global_step:
+                done = "saved; this goes on from the same step"
             say(f"{Signals(exception.number).name}: {done}: {resume}")
         elif isinstance(exception, KeyboardInterrupt):
-            say(
-                f"interrupted in epoch {trainer.current_epoch + 1}; this goes on from what was saved last: {resume}"
-            )
+            epoch = trainer.current_epoch + 1
+            say(f"interrupted in epoch {epoch}; this goes on from what was saved last: {resume}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))
@@ -74,14 +68,12 @@ class Report(L.Callback):
             if len(results.get("rows", ())) in range(1, MOST_DRAWN):
                 write_atomically(self.run.confusion(stage), draw_confusion(results))
             content = to_json(results, indent=1) + "\n"
-            write_atomically(
-                self.run.results(stage), content.encode()
-            )  # last: a test that has it is whole
+            write_atomically(self.run.results(stage), content.encode())  # last: marks it as done
         print_scores(results, pl_module.said)  # type: ignore[arg-type]
 
 
 def print_scores(results: dict[str, Any], said: dict[str, str]) -> None:
-    """One table: a row for each type, one for all, one for each thing compared; and the scores in `said` by name."""
+    """Print a table with a row for each type, all types and each baseline, and the scores in `said`."""
     table = Table()
     table.add_column()
     for name in ("precision", "recall", "F1", "count"):
@@ -100,7 +92,7 @@ def print_scores(results: dict[str, Any], said: dict[str, str]) -> None:
 
 
 def draw_confusion(results: dict[str, Any]) -> bytes:
-    """The confusion matrix as a PNG: gold in rows, predicted in columns, shades by share of the row."""
+    """Draw the confusion matrix as a PNG, gold classes in rows, shaded by the share of the row."""
     from matplotlib.figure import Figure
 
     counts = np.array(results["confusion"])
@@ -115,25 +107,17 @@ def draw_confusion(results: dict[str, Any]) -> bytes:
     for (row, column), count in np.ndenumerate(counts):
         if count:
             dark = count > counts[row].sum() / 2
-            axes.text(
-                column,
-                row,
-                str(count),
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if dark else "black",
-            )
+            color = "white" if dark else "black"
+            style: Any = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
+            axes.text(column, row, str(count), **style)
     image = io.BytesIO()
     figure.savefig(image, dpi=120)
     return image.getvalue()
 
 
 def _cells(row: dict[str, float]) -> list[str]:
-    scores = (
-        f"{100 * row[name]:.2f}" if row["support"] else "-"
-        for name in ("precision", "recall", "f1")
-    )
+    names = ("precision", "recall", "f1")
+    scores = [f"{100 * row[name]:.2f}" if row["support"] else "-" for name in names]
     return [*scores, f"{row['support']:,}"]
 
 
@@ -141,7 +125,6 @@ def _log_tables(logger: WandbLogger, stage: str, results: dict[str, Any]) -> Non
     rows = [[kind, *row.values()] for kind, row in results["types"].items()]
     logger.log_table(f"{stage}/types", ["type", "precision", "recall", "f1", "support"], rows)
     if "confusion" in results:
-        named = [
-            [name, *row] for name, row in zip(results["rows"], results["confusion"], strict=True)
-        ]
-        logger.log_table(f"{stage}/confusion", ["gold \\ predicted", *results["columns"]], named)
+        named = zip(results["rows"], results["confusion"], strict=True)
+        columns = ["gold \\ predicted", *results["columns"]]
+        logger.log_table(f"{stage}/confusion", columns, [[name, *row] for name, row in named])
