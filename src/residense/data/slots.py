@@ -26,8 +26,8 @@ class SlotsDataModule(TaggingDataModule):
     Args:
         files: Glob of the files with slots.
         intent_files: Glob of the files with intents.
-        text_column: Column of the sentences in the files with intents, by position or by name.
-        label_column: Column of the intents, likewise.
+        sentence_column: Column of the sentences in the files with intents, by position or by name.
+        intent_column: Column of the intents, likewise.
         label_separator: What separates the intents of a sentence with any number of them; null if it has one.
     """
 
@@ -35,14 +35,14 @@ class SlotsDataModule(TaggingDataModule):
         self,
         files: str | None = "*.slots.*",
         intent_files: str | None = "*.intent.*",
-        text_column: int | str = 1,
-        label_column: int | str = 0,
+        sentence_column: int | str = 1,
+        intent_column: int | str = 0,
         label_separator: str | None = None,
         **options: Any,
     ):
         super().__init__(files=files, max_length=WHOLE, **options)
         self.label_separator = label_separator
-        reading = File(Path(), "texts", text_column, label_column)
+        reading = File(Path(), "texts", sentence_column, intent_column)
         reading.encoding = self.source.options.encoding
         reading.repair = self.source.options.repair
         reading.label_separator = label_separator

@@ -90,7 +90,8 @@ class Source:
         if self.path is None:
             return splits, [f"{self.synthetic}: generated, not a real corpus"]
         for file, examples in zip(files.values(), splits.values(), strict=True):
-            file.notes.append(f"{len(examples):,} {file.kind}")
+            what = "sentences" if file.kind == "tags" else "texts"
+            file.notes.append(f"{len(examples):,} {what}")
             labels = sorted({label for example in examples for label in example.labels})
             if labels:
                 file.notes.append(f"{len(labels)} labels: {listed(labels)}")
