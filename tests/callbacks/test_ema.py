@@ -44,9 +44,8 @@ class Small(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(
-            torch.randn(5 * STEPS, 3, generator=torch.Generator().manual_seed(1)), batch_size=5
-        )  # type: ignore
+        rows = torch.randn(5 * STEPS, 3, generator=torch.Generator().manual_seed(1))
+        return DataLoader(rows, batch_size=5)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(torch.ones(2, 3), batch_size=2)  # type: ignore[arg-type]

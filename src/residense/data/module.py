@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from residense.bounds import Count, Positive
+from residense.bounds import Count, Positive, Share
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
 from residense.data.partition import complete
@@ -47,6 +47,8 @@ class TextDataModule(L.LightningDataModule):
         min_frequency: How often a training word must occur to be known, unless it has a vector.
         max_length: Tokens; longer sentences are split and put together again in predictions, longer texts are cut.
         batch_tokens: Tokens of a training batch over all processes, padding included.
+        length_noise: Relative difference of lengths that are mixed within a training batch; 0 gives batches of nearly
+            equal lengths, with the least padding.
         eval_batch_tokens: Tokens of a batch where no gradient is computed.
         seed: Seed of the order of the batches; null for that of --seed_everything.
     """
@@ -66,6 +68,7 @@ class TextDataModule(L.LightningDataModule):
         min_frequency: Positive = 1,
         max_length: Positive = 256,
         batch_tokens: Positive = 512,
+        length_noise: Share = 0.0,
         eval_batch_tokens: Positive = 4096,
         seed: Count | None = None,
     ):
@@ -82,6 +85,7 @@ class TextDataModule(L.LightningDataModule):
         self.min_frequency = min_frequency
         self.max_length = max_length
         self.batch_tokens = batch_tokens
+        self.length_noise = length_noise
         self.eval_batch_tokens = eval_batch_tokens
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.splits: dict[str, Corpus] = {}
@@ -183,7 +187,12 @@ class TextDataModule(L.LightningDataModule):
         window = trainer.accumulate_grad_batches
         same = trainer.overfit_batches > 0
         self._train_loader = self._loader(
-            "train", self.batch_tokens, shuffle=True, window=window, same=same
+            "train",
+            self.batch_tokens,
+            shuffle=True,
+            window=window,
+            same=same,
+            noise=self.length_noise,
         )
         if self._progress:
             self._train_loader.resume(self._progress)
