@@ -59,7 +59,8 @@ def renamed(text: str, old: str, new: str) -> str:
     """The text with each form of the old name in that of the new one, where it is a word or part of an identifier."""
     for before, after in zip(forms(old), forms(new), strict=True):
         text = re.sub(rf"(?<![A-Za-z0-9]){before}(?![A-Za-z0-9])", after, text)
-    return text
+    old_class, new_class = (name.title().replace("_", "") for name in (old, new))
+    return re.sub(rf"(?<![A-Za-z0-9]){old_class}(?=[A-Z])", new_class, text)  # names of classes
 
 
 def package(root: Path) -> str:
