@@ -89,10 +89,9 @@ class ClassificationDataModule(TextDataModule):
                 texts = [str(example.text) for example in next(iter(splits.values()))]
                 subwords = subword_tokenizer(texts, self.subwords)
             units = Units(unit, subwords)
-            corpora = {}
-            for name, examples in splits.items():
-                corpora[name], note = self._corpus(examples, units)
-                notes += [f"{name}: {note}"] * bool(note)
+            corpora = {
+                name: self._corpus(name, part, units, notes) for name, part in splits.items()
+            }
             return Loaded(corpora, notes, unit=unit, subwords=subwords)
 
         key = [unit, state, self.subwords, self.max_length, self.truncate]
@@ -108,8 +107,10 @@ class ClassificationDataModule(TextDataModule):
             fix = "choose another column with --data.label_column"
             raise ValueError(f"{self.corpus_name}: {wrong}; {fix}")
 
-    def _corpus(self, examples: Sequence[Example], units: Units) -> tuple[Corpus, str]:
-        """Return texts cut into tokens, and a note if some are too long."""
+    def _corpus(
+        self, name: str, examples: Sequence[Example], units: Units, notes: list[str]
+    ) -> Corpus:
+        """Return texts cut into tokens; append a note if some are too long."""
         sentences = []
         texts = []
         long = 0
@@ -121,15 +122,16 @@ class ClassificationDataModule(TextDataModule):
             sentences.append(([tokens[i] for i in here] or [""], ()))
             texts.append(Text(text, [places[i] for i in here] or [(0, 0)]))
         labels = [example.labels for example in examples]
-        corpus = Corpus.build(sentences, "none", self.max_length, texts, labels)
-        share = f"{100 * long / max(1, len(texts)):.1f} % of the texts"
-        note = f"{share} are cut to {self.max_length} tokens ({self.truncate} is kept)"
-        return corpus, note if long else ""
+        if long:
+            share = f"{name}: {100 * long / len(texts):.1f} % of the texts"
+            notes.append(f"{share} are cut to {self.max_length} tokens ({self.truncate} is kept)")
+        return Corpus.build(sentences, "none", self.max_length, texts, labels)
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
         units = Units(vocabulary.unit, vocabulary.subwords)
-        corpus, note = self._corpus(self.source.unlabeled(self.text), units)
-        say(*[note] * bool(note))
+        notes: list[str] = []
+        corpus = self._corpus("predict", self.source.unlabeled(self.text), units, notes)
+        say(*notes)
         return corpus
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:

@@ -13,14 +13,14 @@ import numpy as np
 from residense.bounds import Count, Positive
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
-from residense.data.partition import complete
+from residense.data.partition import complete, untrained
 from residense.data.readers.file import File
 from residense.data.source import Loaded, Source, Splits
 from residense.data.synthetic import Synthetic
 from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import SPECIAL, Vocabulary
-from residense.messages import listed, say
+from residense.messages import say
 
 # The splits that each stage needs.
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
@@ -30,10 +30,8 @@ class TextDataModule(L.LightningDataModule):
     """Base of the data modules.
 
     Args:
-        path: Folder with train, dev and test files, one file, or hf:ID for a data set of the Hugging Face hub; in
-            Python also the splits themselves, a `datasets.DatasetDict` or lists of (tokens, tags) or (text, label) by
-            the names of the splits. For `predict` a file, where .txt holds one text a line. Null for the synthetic
-            corpus, or for standard input in `predict`.
+        path: Folder, file or hf:ID; or the splits themselves by their names: a `datasets.DatasetDict`, or lists of
+            (tokens, tags), (text, spans) or (text, label). None for the synthetic corpus.
         synthetic: The synthetic corpus.
         reading: How to read the files.
         text: Texts to predict, instead of a file.
@@ -97,8 +95,6 @@ class TextDataModule(L.LightningDataModule):
         given = self.path if isinstance(self.path, str) else "data.path"
         return "the synthetic corpus" if self.path is None else given
 
-    # -- what a data module defines ----------------------------------------------------------------------------------
-
     def load(self) -> Loaded:
         """Return all splits, in the units of the vocabulary if there is one."""
         raise NotImplementedError  # pragma: no cover
@@ -124,8 +120,6 @@ class TextDataModule(L.LightningDataModule):
             raise ValueError("--data.text is for predict; give other input with --data.path")
         if self.text is not None and self.path is not None:
             raise ValueError("give --data.text or --data.path, not both")
-
-    # -- reading -----------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process of each node."""
@@ -172,9 +166,7 @@ class TextDataModule(L.LightningDataModule):
         if self.vectors:
             loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
         self.vocabulary = built if self.known is None else built.with_words_of(self.known)
-        loaded.notes.extend(_untrained(self.splits, loaded.scheme))
-
-    # -- batches -----------------------------------------------------------------------------------------------------
+        loaded.notes.extend(untrained(loaded))
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of the training split."""
@@ -246,19 +238,6 @@ class TextDataModule(L.LightningDataModule):
     def _stage(self) -> str:
         state = self.trainer.state.fn if self.trainer is not None else None
         return state.value if state else "fit"
-
-
-def _untrained(splits: dict[str, Corpus], scheme: str) -> list[str]:
-    """Return a warning for each split with labels that train lacks, with the number of their texts or tokens."""
-    known = splits["train"].label_counts(scheme)
-    notes = []
-    for name, corpus in splits.items():
-        counts = corpus.label_counts(scheme).items()
-        new = [f"{label} ({n:,})" for label, n in counts if label not in known]
-        if new:
-            wrong = "has labels that train lacks, which cannot be learned"
-            notes.append(f"warning: {name} {wrong}: {listed(new)}")
-    return notes
 
 
 def _coverage(path: str, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:

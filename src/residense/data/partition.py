@@ -4,6 +4,7 @@ import numpy as np
 
 from residense.data.corpus import Corpus
 from residense.data.source import Loaded
+from residense.messages import listed
 
 _RARE = 20  # texts of a class
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
@@ -54,6 +55,19 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
     if not all(mask.any() for mask in chosen.values()):
         raise ValueError(f"data.folds: {len(places)} texts are too few for {folds} folds")
     return _selected(loaded, chosen, f"fold {number} of {folds}, drawn by seed {seed}")
+
+
+def untrained(loaded: Loaded) -> list[str]:
+    """Return a warning for each split with labels that train lacks, with the number of their texts or tokens."""
+    known = loaded.splits["train"].label_counts(loaded.scheme)
+    notes = []
+    for name, corpus in loaded.splits.items():
+        counts = corpus.label_counts(loaded.scheme).items()
+        new = [f"{label} ({n:,})" for label, n in counts if label not in known]
+        if new:
+            wrong = "has labels that train lacks, which cannot be learned"
+            notes.append(f"warning: {name} {wrong}: {listed(new)}")
+    return notes
 
 
 def _selected(loaded: Loaded, chosen: dict[str, np.ndarray], note: str) -> Loaded:
