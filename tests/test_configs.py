@@ -78,9 +78,7 @@ def test_parts_of_speech_are_not_learned_from_chunks(
     Path("train.conll").write_text("dogs NNS B-NP\nbark VBP B-VP\n. . O\n\n" * 20)
     assert fit("--config=dense_pos.yaml", "--data.path=train.conll") == 2
     error = capfd.readouterr().err.splitlines()[-1]
-    assert error.startswith(
-        "error: train.conll: IOB2 tags (B-NP, B-VP) instead of plain labels"
-    )
+    assert error.startswith("error: train.conll: IOB2 tags (B-NP, B-VP) instead of plain labels")
     assert "--data.tag_column" in error
     assert fit("--config=dense_pos.yaml", "--data.path=train.conll", "--data.tag_column=1") == 0
 
