@@ -33,7 +33,7 @@ def test_tuples_are_as_good_as_lists() -> None:
 
 
 def test_texts_with_spans_are_a_corpus() -> None:
-    rows = [("Anna lives in Oslo", [(0, 4, "PER"), (14, 18, "LOC")])] * 9
+    rows = [("Anna lives in Oslo", ((0, 4, "PER"), (14, 18, "LOC")))] * 9
     data = TaggingDataModule({"train": rows})
     loaded = data.load()
     expected = [Span(0, 1, "PER"), Span(3, 4, "LOC")]

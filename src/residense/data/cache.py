@@ -45,15 +45,11 @@ def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
             return dict(stored)
     except Exception:  # whatever is wrong with the file, its arrays can be built again
         arrays = build()
-    with contextlib.suppress(OSError):
-        write_atomically(path, _pack(arrays))
-    return arrays
-
-
-def _pack(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    with contextlib.suppress(OSError):
+        write_atomically(path, buffer.getvalue())
+    return arrays
 
 
 def pack_strings(strings: Iterable[str]) -> np.ndarray:

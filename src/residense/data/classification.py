@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from residense.errors import UsageError
 from residense.bounds import Count, Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
@@ -72,10 +73,10 @@ class ClassificationDataModule(TextDataModule):
     def check(self) -> None:
         super().check()
         if self.source.options.label_separator == "":
-            raise ValueError("data.label_separator must not be empty")
+            raise UsageError("data.label_separator must not be empty")
         if self.folds and not (self.folds >= 3 and self.fold < self.folds):
             wanted = "data.fold must be one of 0 .. folds - 1, of at least 3"
-            raise ValueError(f"{wanted}; got {self.fold} of {self.folds}")
+            raise UsageError(f"{wanted}; got {self.fold} of {self.folds}")
 
     def load(self) -> Loaded:
         known = self.vocabulary
@@ -89,10 +90,9 @@ class ClassificationDataModule(TextDataModule):
                 texts = [str(example.text) for example in next(iter(splits.values()))]
                 subwords = subword_tokenizer(texts, self.subwords)
             units = Units(unit, subwords)
-            corpora = {}
-            for name, examples in splits.items():
-                corpora[name], note = self._corpus(examples, units)
-                notes += [f"{name}: {note}"] * bool(note)
+            corpora = {
+                name: self._corpus(name, part, units, notes) for name, part in splits.items()
+            }
             return Loaded(corpora, notes, unit=unit, subwords=subwords)
 
         key = [unit, state, self.subwords, self.max_length, self.truncate]
@@ -106,10 +106,12 @@ class ClassificationDataModule(TextDataModule):
         if len(labels) > min(max(_FEW_LABELS, _MOST_LABELS * texts), _LARGEST_TABLE / texts):
             wrong = f"{len(labels):,} different labels for {texts:,} texts are too many for classes"
             fix = "choose another column with --data.label_column"
-            raise ValueError(f"{self.corpus_name}: {wrong}; {fix}")
+            raise UsageError(f"{self.corpus_name}: {wrong}; {fix}")
 
-    def _corpus(self, examples: Sequence[Example], units: Units) -> tuple[Corpus, str]:
-        """Return texts cut into tokens, and a note if some are too long."""
+    def _corpus(
+        self, name: str, examples: Sequence[Example], units: Units, notes: list[str]
+    ) -> Corpus:
+        """Return texts cut into tokens; append a note if some are too long."""
         sentences = []
         texts = []
         long = 0
@@ -121,15 +123,16 @@ class ClassificationDataModule(TextDataModule):
             sentences.append(([tokens[i] for i in here] or [""], ()))
             texts.append(Text(text, [places[i] for i in here] or [(0, 0)]))
         labels = [example.labels for example in examples]
-        corpus = Corpus.build(sentences, "none", self.max_length, texts, labels)
-        share = f"{100 * long / max(1, len(texts)):.1f} % of the texts"
-        note = f"{share} are cut to {self.max_length} tokens ({self.truncate} is kept)"
-        return corpus, note if long else ""
+        if long:
+            share = f"{name}: {100 * long / len(texts):.1f} % of the texts"
+            notes.append(f"{share} are cut to {self.max_length} tokens ({self.truncate} is kept)")
+        return Corpus.build(sentences, "none", self.max_length, texts, labels)
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
         units = Units(vocabulary.unit, vocabulary.subwords)
-        corpus, note = self._corpus(self.source.unlabeled(self.text), units)
-        say(*[note] * bool(note))
+        notes: list[str] = []
+        corpus = self._corpus("predict", self.source.unlabeled(self.text), units, notes)
+        say(*notes)
         return corpus
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
@@ -139,7 +142,7 @@ class ClassificationDataModule(TextDataModule):
         built = built.with_classes(self.splits, self.multi_label)
         if len(built.classes) < 2:
             found = f"only one class, {listed(built.classes)}"
-            raise ValueError(f"{self.corpus_name}: {found}; check --data.label_column")
+            raise UsageError(f"{self.corpus_name}: {found}; check --data.label_column")
         return built
 
     def summarize(self, corpus: Corpus) -> str:

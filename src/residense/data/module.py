@@ -10,17 +10,18 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from residense.errors import UsageError
 from residense.bounds import Count, Positive, Share
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
-from residense.data.partition import complete
+from residense.data.partition import complete, untrained
 from residense.data.readers.file import File
 from residense.data.source import Loaded, Source, Splits
 from residense.data.synthetic import Synthetic
 from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import Vocabulary
-from residense.messages import listed, say
+from residense.messages import say
 from residense.nn.embeddings import SPECIAL
 
 # The splits that each stage needs.
@@ -31,10 +32,8 @@ class TextDataModule(L.LightningDataModule):
     """Base of the data modules.
 
     Args:
-        path: Folder with train, dev and test files, one file, or hf:ID for a data set of the Hugging Face hub; in
-            Python also the splits themselves, a `datasets.DatasetDict` or lists of (tokens, tags) or (text, label) by
-            the names of the splits. For `predict` a file, where .txt holds one text a line. Null for the synthetic
-            corpus, or for standard input in `predict`.
+        path: Folder, file or hf:ID; or the splits themselves by their names: a `datasets.DatasetDict`, or lists of
+            (tokens, tags), (text, spans) or (text, label). None for the synthetic corpus.
         synthetic: The synthetic corpus.
         reading: How to read the files.
         text: Texts to predict, instead of a file.
@@ -102,8 +101,6 @@ class TextDataModule(L.LightningDataModule):
         given = self.path if isinstance(self.path, str) else "data.path"
         return "the synthetic corpus" if self.path is None else given
 
-    # -- what a data module defines ----------------------------------------------------------------------------------
-
     def load(self) -> Loaded:
         """Return all splits, in the units of the vocabulary if there is one."""
         raise NotImplementedError  # pragma: no cover
@@ -124,13 +121,11 @@ class TextDataModule(L.LightningDataModule):
         """Refuse options that contradict each other, before any file is read."""
         if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
             wanted = "three positive shares that sum to 1, or null"
-            raise ValueError(f"data.split must be {wanted}; got {list(self.split)}")
+            raise UsageError(f"data.split must be {wanted}; got {list(self.split)}")
         if self.text is not None and self._stage() != "predict":
-            raise ValueError("--data.text is for predict; give other input with --data.path")
+            raise UsageError("--data.text is for predict; give other input with --data.path")
         if self.text is not None and self.path is not None:
-            raise ValueError("give --data.text or --data.path, not both")
-
-    # -- reading -----------------------------------------------------------------------------------------------------
+            raise UsageError("give --data.text or --data.path, not both")
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process of each node."""
@@ -162,7 +157,7 @@ class TextDataModule(L.LightningDataModule):
         for name in NEEDED[stage]:
             if name not in self.splits:
                 found = f"no {name} split, only {', '.join(self.splits)}"
-                raise ValueError(f"{self.corpus_name}: {found}; see --data.split")
+                raise UsageError(f"{self.corpus_name}: {found}; see --data.split")
         if self.vocabulary is None:
             self._make_vocabulary(loaded)
         sizes = [f"{name}: {self.summarize(corpus)}" for name, corpus in self.splits.items()]
@@ -177,9 +172,7 @@ class TextDataModule(L.LightningDataModule):
         if self.vectors:
             loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
         self.vocabulary = built if self.known is None else built.with_words_of(self.known)
-        loaded.notes.extend(_untrained(self.splits, loaded.scheme))
-
-    # -- batches -----------------------------------------------------------------------------------------------------
+        loaded.notes.extend(untrained(loaded))
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of the training split."""
@@ -222,7 +215,7 @@ class TextDataModule(L.LightningDataModule):
         """Continue after the batches already trained on.
 
         Raises:
-            ValueError: The data has changed since the run began.
+            UsageError: The data has changed since the run began.
         """
         before = state_dict.get("fingerprint", {})
         if self._stage() == "fit" and before and before != self.fingerprint:
@@ -230,7 +223,7 @@ class TextDataModule(L.LightningDataModule):
             names = (name for name in {**before, **now} if before.get(name) != now.get(name))
             wrong = f"{', '.join(names)} data changed since this run began"
             fix = "restore it, or start a new run with --init_from"
-            raise ValueError(f"{self.corpus_name}: {wrong}: {fix}")
+            raise UsageError(f"{self.corpus_name}: {wrong}: {fix}")
         self._progress = state_dict
         if self._train_loader is not None:  # sharded strategies make the loader first
             self._train_loader.resume(state_dict)
@@ -256,19 +249,6 @@ class TextDataModule(L.LightningDataModule):
     def _stage(self) -> str:
         state = self.trainer.state.fn if self.trainer is not None else None
         return state.value if state else "fit"
-
-
-def _untrained(splits: dict[str, Corpus], scheme: str) -> list[str]:
-    """Return a warning for each split with labels that train lacks, with the number of their texts or tokens."""
-    known = splits["train"].label_counts(scheme)
-    notes = []
-    for name, corpus in splits.items():
-        counts = corpus.label_counts(scheme).items()
-        new = [f"{label} ({n:,})" for label, n in counts if label not in known]
-        if new:
-            wrong = "has labels that train lacks, which cannot be learned"
-            notes.append(f"warning: {name} {wrong}: {listed(new)}")
-    return notes
 
 
 def _coverage(path: str, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:

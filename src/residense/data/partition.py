@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from residense.errors import UsageError
 from residense.data.corpus import Corpus
 from residense.data.source import Loaded
+from residense.messages import listed
 
 _RARE = 20  # texts of a class
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
@@ -18,7 +20,7 @@ def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> L
         seed: Seed of the choice.
 
     Raises:
-        ValueError: Nothing would be left to train on.
+        UsageError: Nothing would be left to train on.
     """
     splits = loaded.splits
     if "validation" in splits or "train" not in splits:
@@ -34,7 +36,7 @@ def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> L
         train &= ~chosen[name]
         start += share
     if not train.any():
-        raise ValueError(f"{len(places)} sentences are too few to split; add files or sentences")
+        raise UsageError(f"{len(places)} sentences are too few to split; add files or sentences")
     return _selected(loaded, chosen, f"{' and '.join(names)} split off train by seed {seed}")
 
 
@@ -42,18 +44,31 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
     """Split all texts for cross-validation: one fold to test on, the next one to validate on.
 
     Raises:
-        ValueError: The corpus comes in splits, or has too few texts.
+        UsageError: The corpus comes in splits, or has too few texts.
     """
     if [*loaded.splits] != ["train"]:
         found = f"the corpus comes in splits of its own ({', '.join(loaded.splits)})"
-        raise ValueError(f"data.folds: {found}: use --data.folds 0")
+        raise UsageError(f"data.folds: {found}: use --data.folds 0")
     places = np.floor(_places(loaded.splits["train"], seed) * folds).astype(int)
     test = places == number
     validation = places == (number + 1) % folds
     chosen = {"train": ~test & ~validation, "validation": validation, "test": test}
     if not all(mask.any() for mask in chosen.values()):
-        raise ValueError(f"data.folds: {len(places)} texts are too few for {folds} folds")
+        raise UsageError(f"data.folds: {len(places)} texts are too few for {folds} folds")
     return _selected(loaded, chosen, f"fold {number} of {folds}, drawn by seed {seed}")
+
+
+def untrained(loaded: Loaded) -> list[str]:
+    """Return a warning for each split with labels that train lacks, with the number of their texts or tokens."""
+    known = loaded.splits["train"].label_counts(loaded.scheme)
+    notes = []
+    for name, corpus in loaded.splits.items():
+        counts = corpus.label_counts(loaded.scheme).items()
+        new = [f"{label} ({n:,})" for label, n in counts if label not in known]
+        if new:
+            wrong = "has labels that train lacks, which cannot be learned"
+            notes.append(f"warning: {name} {wrong}: {listed(new)}")
+    return notes
 
 
 def _selected(loaded: Loaded, chosen: dict[str, np.ndarray], note: str) -> Loaded:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from residense.errors import UsageError
 from residense.data.corpus import Corpus, class_targets
 from residense.data.readers import read
 from residense.data.readers.file import File
@@ -54,7 +55,7 @@ class SlotsDataModule(TaggingDataModule):
         for name, corpus in loaded.splits.items():
             if self.path is not None and name not in files:
                 wrong = f"{self.corpus_name}: slots but no intents for {name}"
-                raise ValueError(f"{wrong}; check --data.intent_files")
+                raise UsageError(f"{wrong}; check --data.intent_files")
             given = _classes(files[name], corpus) if files else _types_of_first(corpus)
             classes, targets = class_targets(given)
             loaded.splits[name] = replace(corpus, classes=classes, targets=targets)

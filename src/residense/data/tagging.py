@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from residense.errors import UsageError
 from residense.bounds import Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
@@ -57,18 +58,24 @@ class TaggingDataModule(TextDataModule):
         scheme = self.vocabulary.scheme if self.vocabulary else self.scheme
 
         def build(splits: dict[str, list[Example]], notes: list[str]) -> Loaded:
-            found = detect(example.tags for examples in splits.values() for example in examples)
+            found = self._detect(splits)
             if scheme == "none" and found != "none":
                 tags = {tag for part in splits.values() for example in part for tag in example.tags}
                 wrong = f"{found} tags ({listed(sorted(tags - {'O'}), 3)}) instead of plain labels"
                 fix = "choose another column with --data.tag_column"
-                raise ValueError(f"{self.corpus_name}: {wrong}; {fix}")
+                raise UsageError(f"{self.corpus_name}: {wrong}; {fix}")
             target = "none" if found == "none" else scheme
             tags = "plain labels" if target == "none" else f"{found}, trained as {target}"
             corpora = {name: self._corpus(part, target) for name, part in splits.items()}
             return Loaded(corpora, [*notes, f"tags are {tags}"], target)
 
         return self.source.load(build, [scheme, self.max_length])
+
+    def _detect(self, splits: dict[str, list[Example]]) -> str:
+        try:
+            return detect(example.tags for examples in splits.values() for example in examples)
+        except ValueError as error:
+            raise UsageError(f"{self.corpus_name}: {error}") from error
 
     def _corpus(self, examples: Sequence[Example], scheme: str) -> Corpus:
         pairs = ((example.tokens, example.tags) for example in examples)
@@ -84,7 +91,7 @@ class TaggingDataModule(TextDataModule):
         labels = {label for corpus in self.splits.values() for label in corpus.labels}
         if labels <= {"O"}:
             wrong = "no entities, all tags are O"
-            raise ValueError(f"{self.corpus_name}: {wrong}; check --data.tag_column")
+            raise UsageError(f"{self.corpus_name}: {wrong}; check --data.tag_column")
         train = self.splits["train"]
         subwords = ""
         if self.subwords is not None:

@@ -7,6 +7,8 @@ not a space, so nothing is lost. Runs are possessive and whatever can fail late 
 import re
 import unicodedata
 
+from residense.errors import UsageError
+
 # Han and kana are written without spaces, so each character is a token; Hangul is left in runs.
 _HAN = (
     "\u3005-\u3007\u3021-\u3029\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -55,5 +57,5 @@ def tokenize(text: str, unit: str) -> list[tuple[int, int]]:
             token, with its combining marks; an emoji sequence counts as one.
     """
     if unit not in _UNITS:
-        raise ValueError(f"unknown unit {unit!r}; known: {', '.join(_UNITS)}")
+        raise UsageError(f"unknown unit {unit!r}; known: {', '.join(_UNITS)}")
     return [match.span() for match in _UNITS[unit].finditer(text)]

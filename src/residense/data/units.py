@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from residense.errors import UsageError
 from residense.data.tokenize import tokenize
 
 Unit = Literal["word", "char", "subword"]
@@ -28,7 +29,7 @@ class Units:
             from tokenizers import Tokenizer
 
             if not _is_bounded(subwords):
-                raise ValueError("data.subwords: no tokenizer, or one that makes texts ever longer")
+                raise UsageError("data.subwords: no tokenizer, or one that makes texts ever longer")
             self._tokenizer: Any = Tokenizer.from_str(subwords)
 
     def cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
@@ -69,13 +70,13 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
     if isinstance(source, str):
         if not Path(source).is_file():
             fix = "give a tokenizer.json, or a number of subwords to train"
-            raise ValueError(f"data.subwords: no file {source}; {fix}")
+            raise UsageError(f"data.subwords: no file {source}; {fix}")
         try:
             return Tokenizer.from_file(source).to_str()
         except Exception as error:  # the library raises what it likes
-            raise ValueError(f"data.subwords: {source} is no tokenizer.json ({error})") from None
+            raise UsageError(f"data.subwords: {source} is no tokenizer.json ({error})") from None
     if source < 100:
-        raise ValueError(f"data.subwords: at least 100 subwords are needed; got {source}")
+        raise UsageError(f"data.subwords: at least 100 subwords are needed; got {source}")
     tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     steps = [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]

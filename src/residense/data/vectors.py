@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from residense.errors import UsageError
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
 from residense.data.readers.file import largest
 from residense.messages import listed
@@ -26,11 +27,11 @@ def load_vectors(path: str | Path) -> Vectors:
     """Read a vector file, or the arrays stored when it was read before.
 
     Raises:
-        ValueError: A line is malformed, or the file cannot be read.
+        UsageError: A line is malformed, or the file cannot be read.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; give a text file of vectors with --data.vectors")
+        raise UsageError(f"{path}: no such file; give a text file of vectors with --data.vectors")
     arrays = cached(fingerprint([path], "vectors"), lambda: _parse(path))
     return Vectors(unpack_strings(arrays["words"]), arrays["matrix"])
 
@@ -50,7 +51,7 @@ def _parse(path: Path) -> Arrays:
         rows.append(_row(values, dim, path, number))
         words.setdefault(word.decode("utf-8", "replace"), len(rows) - 1)
     if not rows:
-        raise ValueError(f"{path}: the file holds no vectors")
+        raise UsageError(f"{path}: the file holds no vectors")
     return {"words": pack_strings(words), "matrix": np.stack(rows)[list(words.values())]}
 
 
@@ -63,7 +64,7 @@ def _row(values: list[bytes], dim: int, path: Path, number: int) -> np.ndarray:
     if len(row) != dim or not dim or not np.isfinite(row).all():
         shown = b" ".join(values)[:60].decode("utf-8", "replace")
         wrong = f"expected a word and {dim} finite numbers, read {shown!r}"
-        raise ValueError(f"{path}:{number}: {wrong}; correct the line")
+        raise UsageError(f"{path}:{number}: {wrong}; correct the line")
     return row
 
 
@@ -74,7 +75,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             while path.suffix in (".gz", ".zip") and (part := stream.read(1 << 20)):
                 left -= len(part)
                 if left < 0:
-                    raise ValueError(
+                    raise UsageError(
                         f"{path}: unpacks to far more than text does; unpack it by hand"
                     )
             stream.seek(0)
@@ -82,7 +83,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         # A RuntimeError says that an archive is encrypted.
         wrong = f"cannot be read ({error}); the file is damaged or not what its name says"
-        raise ValueError(f"{path}: {wrong}") from None
+        raise UsageError(f"{path}: {wrong}") from None
 
 
 @contextmanager
@@ -96,5 +97,5 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         names = [name for name in archive.namelist() if name.endswith((".txt", ".vec"))]
         if len(names) != 1:
             wrong = f"expected one .txt or .vec file inside, found {listed(names, 3) or 'none'}"
-            raise ValueError(f"{path}: {wrong}; unpack the right one")
+            raise UsageError(f"{path}: {wrong}; unpack the right one")
         yield opened.enter_context(archive.open(names[0]))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from residense.errors import UsageError
 from residense.data.corpus import Corpus
 from residense.data.units import Units
 from residense.messages import listed
@@ -137,7 +138,7 @@ class Vocabulary:
         """Return the ids of classes: int64 [len(classes)].
 
         Raises:
-            ValueError: The vocabulary does not have a class.
+            UsageError: The vocabulary does not have a class.
         """
         return _ids(classes, self.classes, "classes", str)
 
@@ -145,7 +146,7 @@ class Vocabulary:
         """Return the ids of tags: int64 [len(labels)].
 
         Raises:
-            ValueError: The vocabulary does not have a tag.
+            UsageError: The vocabulary does not have a tag.
         """
         return _ids(labels, self.labels, "labels", lambda tag: tag.split("-", 1)[-1])
 
@@ -157,7 +158,7 @@ def _ids(
     unknown = sorted({shown(name) for name in names if name not in ids})
     if unknown:
         wrong = f"the corpus has {what} that this model does not know: {listed(unknown)}"
-        raise ValueError(f"{wrong}; it knows {listed(sorted({*map(shown, known)}))}")
+        raise UsageError(f"{wrong}; it knows {listed(sorted({*map(shown, known)}))}")
     return np.array([ids[name] for name in names], np.int64)
 
 

@@ -61,7 +61,7 @@ def test_a_header_names_the_columns(write: Write, read: Read) -> None:
     reading = read(path, text="word", label="tag")
     assert (reading.tokens, reading.tags) == (["EU", "is"], ["B-ORG", "O"])
     with pytest.raises(
-        CorpusError, match=r"a\.tsv:1: no column 'form' in the first row, .*read 'tag\\tword'"
+        CorpusError, match=r"a\.tsv:1: no column 'form' in the first row, read .'tag', 'word'."
     ):
         read(path, text="form")
 

@@ -14,9 +14,7 @@ _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+")
 _PLACED = re.compile(r"(.)\ufffd?([0-9]{1,4})", re.DOTALL)
 
 
-class _Row(NamedTuple):
-    line: int
-    text: str
+_Row = tuple[int, str]  # line and text
 
 
 class _Layout(NamedTuple):
@@ -33,8 +31,8 @@ class _Layout(NamedTuple):
 
     def is_comment(self, row: _Row) -> bool:
         """Return whether a row begins with # and lacks the columns of the others."""
-        cells = row.text.split("\t") if self.separator == "\t" else self.split(row.text)
-        return row.text.startswith("#") and len(cells) != self.width
+        cells = row[1].split("\t") if self.separator == "\t" else self.split(row[1])
+        return row[1].startswith("#") and len(cells) != self.width
 
 
 def read_columns(file: File, lines: Sequence[str]) -> list[Example]:
@@ -57,7 +55,7 @@ def read_columns(file: File, lines: Sequence[str]) -> list[Example]:
         cells = [_cells(file, row, layout) for row in rows]
         tags = [row[layout.tag] for row in cells] if file.labeled else []
         if rows:
-            examples.append(Example(rows[0].line, [row[layout.token] for row in cells], tags))
+            examples.append(Example(rows[0][0], [row[layout.token] for row in cells], tags))
     tags = f"tags in column {layout.tag}" if file.labeled else "tags not read"
     separator = "TAB" if layout.separator == "\t" else "space"
     columns = f"tokens in column {layout.token}, {tags} (of {layout.width})"
@@ -72,32 +70,32 @@ def _blocks(lines: Sequence[str]) -> list[list[_Row]]:
         if line.startswith("-DOCSTART-") or not line.strip(" \t"):
             blocks.append([])
         else:
-            blocks[-1].append(_Row(number, line))
+            blocks[-1].append((number, line))
     return [block for block in blocks if block]
 
 
 def _layout(file: File, blocks: list[list[_Row]]) -> _Layout:
     rows = [row for block in blocks for row in block]
-    first = next((row for row in rows if not row.text.startswith("#")), rows[0])
+    line, text = next((row for row in rows if not row[1].startswith("#")), rows[0])
     if isinstance(file.text_column, str) or isinstance(file.label_column, str):
-        first = blocks[0].pop(0)  # the header
-    layout = _Layout("\t" if "\t" in first.text else " ", 1, 0, 0)
-    cells = layout.split(first.text)
+        line, text = blocks[0].pop(0)  # the header
+    layout = _Layout("\t" if "\t" in text else " ", 1, 0, 0)
+    cells = layout.split(text)
     if len(cells) == 1 and file.labeled:
-        raise file.error(first.line, "one column only", first.text, "add a tag to each token")
-    tag = _position(file, first, file.label_column, cells, len(cells) - 1)
+        raise file.error(line, "one column only", text, "add a tag to each token")
+    tag = _position(file, line, file.label_column, cells, len(cells) - 1)
     usual = 1 if tag == 0 and len(cells) > 1 else 0
-    token = _position(file, first, file.text_column, cells, usual)
+    token = _position(file, line, file.text_column, cells, usual)
     return layout._replace(width=len(cells), token=token, tag=tag)
 
 
-def _position(file: File, first: _Row, column: Column, cells: list[str], usual: int) -> int:
+def _position(file: File, line: int, column: Column, cells: list[str], usual: int) -> int:
     if column is None:
         return usual
     if isinstance(column, int) and -len(cells) <= column < len(cells):
         return column % len(cells)
     if column not in cells:
-        raise file.error(first.line, f"no column {column!r} in the first row", first.text, _CHOOSE)
+        raise file.error(line, f"no column {column!r} in the first row", cells, _CHOOSE)
     return cells.index(str(column))
 
 

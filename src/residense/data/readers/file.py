@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from residense.errors import UsageError
 from residense.messages import printable
 
 STDIN = Path("standard input")
@@ -19,7 +20,7 @@ Kind = Literal["tags", "texts"]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class CorpusError(ValueError):
+class CorpusError(UsageError):
     """Something is wrong in a corpus: `file:line: what is wrong, what was read; how to fix it`.
 
     Args:

@@ -158,8 +158,8 @@ def _from_text(file: File, line: int, value: object, labels: Any) -> Example:
 
 def _spans(value: Any) -> list[Any]:
     """Return spans as a list; those of CLUENER, {type: {text: [[start, end], ...]}}, have inclusive ends."""
-    if isinstance(value, list):
-        return value
+    if not isinstance(value, dict):
+        return list(value)
     found: list[Any] = []
     for kind, texts in value.items():
         for places in texts.values() if isinstance(texts, dict) else [texts]:
