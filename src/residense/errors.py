@@ -1,5 +1,6 @@
 """Errors that a user can act on: they are shown in one line, all others with their traceback."""
 
+
 class ResidenseError(ValueError):
     """Base of the errors that a user can act on; the message says how."""
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from residense.errors import UsageError
 from residense.bounds import Count, Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
@@ -17,6 +16,7 @@ from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.units import Truncate, Unit, Units, kept, subword_tokenizer
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.messages import listed, say
 from residense.predictions import Text
 

@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from residense.errors import UsageError
 from residense.bounds import Count, Positive, Share
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
@@ -21,6 +20,7 @@ from residense.data.synthetic import Synthetic
 from residense.data.synthetic_texts import SyntheticTexts
 from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.messages import say
 from residense.nn.embeddings import SPECIAL
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from residense.errors import UsageError
 from residense.data.corpus import Corpus
 from residense.data.source import Loaded
+from residense.errors import UsageError
 from residense.messages import listed
 
 _RARE = 20  # texts of a class

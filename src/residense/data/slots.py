@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from residense.errors import UsageError
 from residense.data.corpus import Corpus, class_targets
 from residense.data.readers import read
 from residense.data.readers.file import File
@@ -12,6 +11,7 @@ from residense.data.source import Loaded
 from residense.data.tagging import TaggingDataModule
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.tags import spans
 
 WHOLE = 10**6  # tokens: a sentence has one intent and is not split

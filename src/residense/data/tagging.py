@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from residense.errors import UsageError
 from residense.bounds import Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
@@ -14,6 +13,7 @@ from residense.data.synthetic import Synthetic
 from residense.data.units import subword_tokenizer
 from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
+from residense.errors import UsageError
 from residense.messages import listed
 from residense.predictions import Text
 from residense.tags import detect, spans

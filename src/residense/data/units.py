@@ -7,8 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from residense.errors import UsageError
 from residense.data.tokenize import tokenize
+from residense.errors import UsageError
 
 Unit = Literal["word", "char", "subword"]
 Truncate = Literal["head", "head+tail"]

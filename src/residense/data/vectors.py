@@ -10,9 +10,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from residense.errors import UsageError
 from residense.data.cache import Arrays, cached, fingerprint, pack_strings, unpack_strings
 from residense.data.readers.file import largest
+from residense.errors import UsageError
 from residense.messages import listed
 
 

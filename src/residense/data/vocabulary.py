@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from residense.errors import UsageError
 from residense.data.corpus import Corpus
 from residense.data.units import Units
+from residense.errors import UsageError
 from residense.messages import listed
 from residense.nn.embeddings import PADDING, SPECIAL, UNKNOWN, TableSizes
 from residense.tags import Span, encode, spans, split_tag
