@@ -193,7 +193,7 @@ def test_deepnorm_is_refused_where_it_is_not_defined(kind: BlockFactory, name: s
             lambda: Conv(4, 4, kernel=-1),
             "kernel must be positive, and odd unless causal; got -1",
         ),
-        (lambda: Conv(4, 4, kernel=0, causal=True), "kernel must be odd, to center"),
+        (lambda: Conv(4, 4, kernel=0, causal=True), "kernel must be positive"),
         (lambda: Conv(4, 4, dilation=0), "dilation must be at least 1; got 0"),
         (
             lambda: LSTM(4, 5),
