@@ -500,7 +500,7 @@ MISTAKES = [
         ["--model.encoder.connection=Hyper"],
         "no class Hyper; did you mean HyperConnections or ManifoldConstrained",
     ),
-    (["--data.synthetic.size=5"], "at least 30 sentences"),
+    (["--data.synthetic.size=5"], "data.synthetic.size must be at least 30; got 5"),
     (
         ["--model.encoder.depth=0"],
         "model.encoder.depth: expected a whole number, at least 1, got 0",
