@@ -482,9 +482,9 @@ MISTAKES = [
     (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
     (
         ["--config=nope.yaml"],
-        "no config nope.yaml, neither here nor in configs/; there are: dense_cls.yaml, ",
+        "no config nope.yaml, neither here nor in configs/; there are: conv_residual_cls.yaml, ",
     ),
-    (["--model.encoder.block=Conv", "--model.encoder.block.kernel=4"], "kernel must be odd"),
+    (["--model.encoder.block=Conv", "--model.encoder.block.kernel=4"], "kernel must be positive"),
     (["--data.path=nowhere"], "nowhere"),
     (["--data.vectors=nowhere.txt"], "nowhere.txt: no such vector file"),
     (["--ckpt_path=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
@@ -506,7 +506,7 @@ MISTAKES = [
         ["--model.encoder.connection=Hyper"],
         "for this option; did you mean HyperConnections or ManifoldConstrained",
     ),
-    (["--data.synthetic.size=5"], "at least 30 sentences"),
+    (["--data.synthetic.size=5"], "data.synthetic.size must be at least 30; got 5"),
     (
         ["--model.encoder.depth=0"],
         "depth, dim and stride must be at least 1; got [0]",
@@ -601,15 +601,15 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
         f"{own}.Needy": "the following arguments are required: gain",
         "--model.encoder.connection=bad_syntax.A": "expected ':' (bad_syntax.py, line 1)",
         "--model.encoder.connection=collections.Counter": "collections.Counter cannot be used here",
-        "--model.encoder.block=my_own_connections.Wide": "Wide returned a tensor of shape",
     }.items():
         capfd.readouterr()
         assert fit(value) == 2
         assert expected in capfd.readouterr().err
-    with pytest.raises(
-        ValueError, match="too many values to unpack"
-    ):  # a mistake in code keeps its traceback
+    # mistakes in code keep their tracebacks
+    with pytest.raises(ValueError, match="too many values to unpack"):
         fit(f"{own}.Broken")
+    with pytest.raises(ValueError, match="Wide returned a tensor of shape"):
+        fit("--model.encoder.block=my_own_connections.Wide")
 
 
 DIVERGING = """
@@ -824,7 +824,7 @@ def test_evaluation_without_a_model_says_what_is_missing(capfd: pytest.CaptureFi
 def test_fit_without_a_config_says_which_there_are(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 2
     assert (
-        "such as --config dense_ner.yaml; there are: dense_cls.yaml, densenet_ner.yaml"
+        "such as --config dense_ner.yaml; there are: conv_residual_cls.yaml, dense_cls.yaml"
         in capfd.readouterr().err
     )
 

@@ -84,7 +84,7 @@ def test_a_fragment_that_is_nowhere_is_named(
     )
     assert main(["fit", "--config=mine.yaml", *FEW]) == 2
     expected = "model.encoder.block: there is no class or file block/lstn.yaml"
-    assert f"mine.yaml:16: {expected}" in capsys.readouterr().err
+    assert f"mine.yaml:17: {expected}" in capsys.readouterr().err
 
 
 ALIASES = "a: &a [x]\n" + "".join(

@@ -200,6 +200,8 @@ def test_a_config_says_what_differs_from_the_defaults_and_no_more(path: Path) ->
     for name, option, value in written_options(yaml.safe_load(path.read_text())):
         if "." in name:  # a class of torch or Lightning
             continue
-        parameters = inspect.signature(getattr(residense, name)).parameters
+        part = getattr(residense, name)
+        signatures = [inspect.signature(base) for base in part.__mro__[:-1]]
+        parameters = {k: v for s in reversed(signatures) for k, v in s.parameters.items()}
         if option != "connection":  # the subject of an experiment is always named
             assert parameters[option].default != value, f"{option}: {value} is the default"

@@ -237,10 +237,14 @@ CORPORA: dict[str, tuple[dict[str, Any], dict[str, int], int]] = {
         {"train": 5452, "test": 500},
         6,
     ),
-    "sst2": ({}, {"train": 6920, "validation": 872, "test": 1821}, 2),
+    "sst2": ({"label_column": 1}, {"train": 6920, "validation": 872, "test": 1821}, 2),
     "sst5": ({}, {"train": 8544, "validation": 1101, "test": 2210}, 5),
     "banking77": ({}, {"train": 10003, "test": 3080}, 77),
-    "ag-news": ({"files": "*[k,t].tsv.gz"}, {"train": 10001, "test": 7600}, 4),
+    "ag-news": (
+        {"files": "*[k,t].tsv.gz", "label_column": 1},
+        {"train": 10001, "test": 7600},
+        4,
+    ),
     "chnsenticorp-htl": ({"repair": True}, {"train": 7765}, 2),
 }
 

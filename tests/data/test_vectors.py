@@ -181,5 +181,7 @@ def test_an_archive_must_hold_one_file_of_vectors(write: Write, members: dict[st
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.txt", tmp_path):
-        with pytest.raises(ValueError, match=rf"{path.name}: no such file; .*--data\.vectors"):
+        with pytest.raises(
+            ValueError, match=rf"{path.name}: no such vector file; .*--data\.vectors"
+        ):
             load_vectors(path)

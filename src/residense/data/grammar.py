@@ -53,7 +53,13 @@ class Grammar(ABC, Generic[T]):
         """Return random examples."""
 
     def splits(self, size: int) -> dict[str, list[T]]:
-        """Return training, validation and test examples, 80/10/10."""
+        """Return training, validation and test examples, 80/10/10.
+
+        Raises:
+            ValueError: There are fewer than 30 examples.
+        """
+        if size < 30:
+            raise ValueError(f"data.synthetic.size must be at least 30; got {size}")
         tenth = size // 10
         train = self.examples(size - 2 * tenth)
         self.held_out = True

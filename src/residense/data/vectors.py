@@ -31,7 +31,7 @@ def load_vectors(path: str | Path) -> Vectors:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; give a text file of vectors with --data.vectors")
+        raise UsageError(f"{path}: no such vector file; name a text file with --data.vectors")
     arrays = cached(fingerprint([path], "vectors"), lambda: _parse(path))
     return Vectors(unpack_strings(arrays["words"]), arrays["matrix"])
 

@@ -39,7 +39,8 @@ def read_table(file: File) -> Iterator[Record]:
             yield Record(line, dict(zip(names, cells, strict=True)))
         else:
             wrong = f"{len(cells)} instead of {len(names)} cells ({kind})"
-            file.drop(line, wrong, cells)
+            how = "rows with another number of cells dropped"
+            file.settle(line, wrong, cells, "correct the row", how)
 
 
 def _separator(file: File, lines: list[str]) -> str:
@@ -54,11 +55,8 @@ def _names(file: File, cells: list[str]) -> list[str | int]:
     names = [cell.strip() for cell in cells]
     known = {name.lower() for name in names}
     usual = known & {*TEXT_NAMES} and (known & {*LABEL_NAMES} or not file.labeled)
-    if (
-        not usual
-        and not isinstance(file.text_column, str)
-        and not isinstance(file.label_column, str)
-    ):
+    chosen = isinstance(file.text_column, str) or isinstance(file.label_column, str)
+    if not usual and not chosen:
         return [*range(len(names))]
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} {i}" for i, name in enumerate(names)]
