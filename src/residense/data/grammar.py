@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Generic, NamedTuple, TypeVar
 
+from residense.errors import UsageError
+
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SIDES = re.compile(r"<([^<>/]*)/([^<>/]*)>")
 _DIGIT = re.compile(r"\\?#")
@@ -59,7 +61,7 @@ class Grammar(ABC, Generic[T]):
             ValueError: There are fewer than 30 examples.
         """
         if size < 30:
-            raise ValueError(f"data.synthetic.size must be at least 30; got {size}")
+            raise UsageError(f"data.synthetic.size must be at least 30; got {size}")
         tenth = size // 10
         train = self.examples(size - 2 * tenth)
         self.held_out = True
