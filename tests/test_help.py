@@ -26,7 +26,8 @@ GIVEN = {
     "p",
 }  # by what is around a part, not by the user
 PUBLIC = {name: getattr(residense, name) for name in residense.__all__}
-PARTS = [name for name, part in PUBLIC.items() if not issubclass(part, tuple)]
+CLASSES = {name: part for name, part in PUBLIC.items() if inspect.isclass(part)}
+PARTS = [name for name, part in CLASSES.items() if not issubclass(part, tuple)]
 
 
 def shown(part: type) -> tuple[str, dict[str, str]]:

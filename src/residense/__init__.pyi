@@ -12,6 +12,8 @@ from .data.tagging import TaggingDataModule as TaggingDataModule
 from .data.vocabulary import Vocabulary as Vocabulary
 from .metrics import ClassScores as ClassScores
 from .metrics import SpanF1 as SpanF1
+from .model import Model as Model
+from .model import load as load
 from .nn.blocks import GRU as GRU
 from .nn.blocks import LSTM as LSTM
 from .nn.blocks import Attention as Attention

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from residense.checkpoints import Checkpoint
+from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.errors import TrainingError, UsageError
@@ -94,6 +95,10 @@ class Task(L.LightningModule):
         except ValueError as error:
             raise UsageError(f"model: {error}") from error
         self.vocabulary = vocabulary
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Encode each text of a batch as a vector [B, D]."""
+        raise NotImplementedError  # pragma: no cover
 
     def start_from(self, data: TextDataModule) -> None:
         """Initialise fresh layers from what the data module brings along, such as word vectors."""

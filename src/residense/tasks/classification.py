@@ -103,11 +103,14 @@ class Classifier(Task):
         if data.vector_matrix is not None:
             self.embeddings.load_vectors(torch.from_numpy(data.vector_matrix))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Scores of the classes: [B, K]."""
+    def encode(self, batch: Batch) -> Tensor:
         x = self.embeddings(batch["words"], batch["char_ids"], batch["char_rows"])
         h, mask = self.encoder(*self.pooling.begin(x, batch["mask"]))
-        return self.head(self.dropout(self.pooling(h, mask)))
+        return self.pooling(h, mask)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores of the classes: [B, K]."""
+        return self.head(self.dropout(self.encode(batch)))
 
     def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
         """Mean over the texts of an optimiser step; the average over processes, as gradients are averaged."""

@@ -18,6 +18,7 @@ from residense.metrics import Mode, SpanF1, per_type
 from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
 from residense.nn.heads import CRF, Decoded, HeadFactory
+from residense.nn.pooling import MeanPooling
 from residense.optim import Warmup
 from residense.predictions import Tags, merge, record
 from residense.tags import legal_transitions, spans
@@ -92,6 +93,10 @@ class Tagger(Task):
         """Encoded tokens [B, L, D] and their mask [B, L]."""
         x = self.embeddings(batch["words"], batch["char_ids"], batch["char_rows"])
         return self.encoder(x, batch["mask"])
+
+    def encode(self, batch: Batch) -> Tensor:
+        h, mask = self(batch)
+        return MeanPooling(h.shape[-1], 0)(h, mask)
 
     def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
         """Mean over the tokens of an optimiser step; the average over processes, as gradients are averaged."""
