@@ -274,7 +274,7 @@ def test_a_file_that_poses_as_an_installed_package_is_refused(
         ("torch", "installed"),
         ("lightning", "installed"),
         ("residense", "installed"),
-        ("conllu", "installed"),
+        ("faker", "installed"),
     ]
     + [
         (name, "never")
