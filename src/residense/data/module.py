@@ -22,7 +22,6 @@ from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.messages import say
-from residense.nn.embeddings import SPECIAL
 
 # The splits that each stage needs.
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
@@ -170,7 +169,12 @@ class TextDataModule(L.LightningDataModule):
             self.vector_matrix = vectors.matrix
         built = self.build_vocabulary(loaded, vectors)
         if self.vectors:
-            loaded.notes.append(_coverage(self.vectors, vectors, built, self.splits["train"]))
+            size, width = vectors.matrix.shape
+            covered = (
+                f"{built.coverage(self.splits['train']):.1%} of the tokens in training have one"
+            )
+            name = Path(self.vectors).name
+            loaded.notes.append(f"{name}: {size:,} vectors of width {width}; {covered}")
         self.vocabulary = built if self.known is None else built.with_words_of(self.known)
         loaded.notes.extend(untrained(loaded))
 
@@ -249,12 +253,3 @@ class TextDataModule(L.LightningDataModule):
     def _stage(self) -> str:
         state = self.trainer.state.fn if self.trainer is not None else None
         return state.value if state else "fit"
-
-
-def _coverage(path: str, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:
-    """Say how many tokens of training have a vector, as written or in lower case."""
-    words = vocabulary.word_ids(train.forms)[train.tokens]
-    share = ((words >= SPECIAL) & (words < SPECIAL + vocabulary.num_vectors)).mean()
-    size, width = vectors.matrix.shape
-    found = f"{size:,} vectors of width {width}; {share:.1%} of the tokens in training have one"
-    return f"{Path(path).name}: {found}"

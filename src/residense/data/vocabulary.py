@@ -117,6 +117,11 @@ class Vocabulary:
         chars = len(self.chars) + SPECIAL
         return TableSizes(words, chars, self.num_vectors, self.vector_dim)
 
+    def coverage(self, corpus: Corpus) -> float:
+        """Return the fraction of the tokens that have a pretrained vector."""
+        words = self.word_ids(corpus.forms)[corpus.tokens]
+        return ((words >= SPECIAL) & (words < SPECIAL + self.num_vectors)).mean()
+
     def word_ids(self, forms: Sequence[str]) -> np.ndarray:
         """Return the ids of tokens, as written or else in lower case: int64 [len(forms)]."""
         ids = {word: i for i, word in enumerate(self.words, SPECIAL)}
