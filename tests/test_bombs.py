@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 import pytest
 import torch
 
@@ -618,6 +619,7 @@ def checkpoint(folder: Path, **parts: Any) -> Reader:
         "vocabulary": asdict(Vocabulary(["a"], ["a"], ["O"], "IOB2", "word")),
         "state_dict": {},
         **{"loops": {}, "epoch": 0, "global_step": 0, "format": FORMAT},
+        "pytorch-lightning_version": L.__version__,
     }
     torch.save(content | parts, folder / "bomb.ckpt")
     return command("predict", f"--ckpt_path={folder / 'bomb.ckpt'}", "--data.text=a b")

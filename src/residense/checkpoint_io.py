@@ -21,7 +21,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 import residense
 from residense import configs
 from residense.atomic import write_atomically
-from residense.checkpoints import FORMAT, SETTINGS, TYPES, Checkpoint, Content
+from residense.checkpoints import FORMAT, REQUIRED, SETTINGS, TYPES, Checkpoint
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.messages import say
@@ -134,7 +134,7 @@ def _fault(content: Any, file_size: int) -> str:
     foreign = "not a checkpoint of this project"
     if not isinstance(content, dict):
         return f"{foreign}, it is no dictionary"
-    if missing := Content.__required_keys__ - {"format"} - content.keys():
+    if missing := REQUIRED - {"format"} - content.keys():
         return f"{foreign}, it lacks {', '.join(sorted(missing))}"
     if content.get("format") != FORMAT:
         older = "an older" if content.get("format", 0) in range(FORMAT) else "a newer"

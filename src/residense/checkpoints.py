@@ -38,6 +38,7 @@ class Content(TypedDict, total=False):
     next_row: dict[str, Any]  # arguments of `log_metrics` right after the save
 
 
+REQUIRED = {*Content.__required_keys__, "pytorch-lightning_version"}  # which Lightning reads first
 TYPES: dict[str, type] = {
     key: get_origin(hint) or hint for key, hint in get_type_hints(Content).items()
 }
