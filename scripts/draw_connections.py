@@ -54,7 +54,7 @@ CONNECTIONS: dict[str, Any] = {
     "Plain": Plain,
     "Residual": Residual,
     "Residual, post-norm": PostNorm,
-    "Gated residual": GatedResidual,
+    "GatedResidual": GatedResidual,
     "ScalarMix": ScalarMix,
     "Highway": Highway,
     "UNetSkips": UNetSkips,
