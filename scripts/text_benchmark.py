@@ -37,7 +37,7 @@ class Row:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-SHORT = {"model.encoder.branch.dropout": 0.3}  # spoils the maximum over a long text
+SHORT = {"model.encoder.branch.dropout": 0.3}  # harms the maximum over a long text
 LONG = {**SHORT, "model.pooling": "AttentionPooling"}
 TREC = {"files": "*.tsv", "text_column": 2, "label_column": 0}
 ROWS = {

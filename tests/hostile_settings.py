@@ -26,6 +26,7 @@ import torch
 import yaml
 from jsonargparse import set_parsing_settings
 
+import residense
 from residense import trust
 from residense.cli import main
 from residense.errors import UsageError
@@ -95,7 +96,7 @@ SLOTS = {
 }
 FORMS = ("spec", "name")  # class_path and init_args, or the bare name
 FIT_ROUTES = ("config", "fragment", "option")
-CHECKPOINT_ROUTES = ("predict", "test", "resume", "init_from", "export")
+CHECKPOINT_ROUTES = ("predict", "test", "resume", "init_from", "export", "load")
 
 
 class Case(NamedTuple):
@@ -209,8 +210,8 @@ def arguments(case: Case, checkpoint: dict[str, Any]) -> list[str]:
         )
         content[key] = {**spec.get("init_args", {}), "_class_path": spec["class_path"]}
     torch.save(content, "evil.ckpt")
-    if case.route == "export":
-        return ["export"]
+    if case.route in ("export", "load"):
+        return [case.route]
     if case.route == "predict":
         return ["predict", "--ckpt_path=evil.ckpt", "--data.text=Anna sleeps."]
     if case.route == "test":
@@ -271,7 +272,11 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
     command, code, output = arguments(case, checkpoint), 1, io.StringIO()
     with audit.watch(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
-            code = main(command) if command != ["export"] else export()
+            code = (
+                {"export": export, "load": load}[command[0]]()
+                if len(command) == 1
+                else main(command)
+            )
         except (Exception, SystemExit) as error:
             output.write(f"{type(error).__name__}: {error}")
     executed = bool(audit.seen) or Path(CANARY).exists()
@@ -283,11 +288,12 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
 def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The same by main.py or scripts/export.py, in a process of its own; the canary alone shows what executed."""
     words, root = arguments(case, checkpoint), Path(__file__).parents[1]
-    script = (
-        [root / "scripts" / "export.py", "evil.ckpt", "out.safetensors"]
-        if words == ["export"]
-        else []
-    )
+    loading = "import residense; residense.load('evil.ckpt').predict(['Anna sleeps.'])"
+    alone: dict[str, list[str | Path]] = {
+        "export": [root / "scripts" / "export.py", "evil.ckpt", "out.safetensors"],
+        "load": ["-c", loading],
+    }
+    script = alone.get(words[0], [])
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((os.getcwd(), str(Path.cwd().parent / "site-packages"))),
@@ -312,6 +318,15 @@ def export() -> int:
 
     try:
         write(Path("evil.ckpt"), Path("out.safetensors"))
+    except UsageError:
+        return 2
+    return 0
+
+
+def load() -> int:
+    """Load the checkpoint in Python, and predict."""
+    try:
+        residense.load("evil.ckpt").predict(["Anna sleeps."])
     except UsageError:
         return 2
     return 0

@@ -405,7 +405,9 @@ def test_weights_are_taken_over_for_other_labels(
     for name in ("train", "dev"):
         (tmp_path / f"{name}.conll").write_text("Anna\tB-WOMAN\nmet\tO\nBob\tB-MAN\n\n" * 5)
     assert fit(f"--init_from={checkpoint}", f"--data.path={tmp_path}", "--run_dir=tuned") == 0
-    assert "these begin anew: head.end_transitions, head.score.bias" in capfd.readouterr().err
+    assert (
+        "these start from scratch: head.end_transitions, head.score.bias" in capfd.readouterr().err
+    )
     tuned, before = (
         torch.load(path, weights_only=True) for path in ("tuned/checkpoints/last.ckpt", checkpoint)
     )

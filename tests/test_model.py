@@ -51,7 +51,27 @@ def test_a_classifier_predicts_and_encodes(fit: Callable[..., int], tmp_path: Pa
     assert model.encode(TEXTS).shape[0] == len(TEXTS)
 
 
-def test_loading_refuses_what_is_no_checkpoint_or_not_trusted(tmp_path: Path) -> None:
+def test_loading_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"nothing")
     with pytest.raises(UsageError, match=r"x\.ckpt"):
         residense.load(tmp_path / "x.ckpt")
+
+
+def test_a_module_of_the_user_is_imported_only_if_it_is_trusted(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
+    name = "my_trusted_connections"
+    (tmp_path / f"{name}.py").write_text("import residense\n\nclass Own(residense.Residual): ...\n")
+    assert fit(f"--model.encoder.connection={name}.Own", "--run_dir=run") == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    with pytest.raises(UsageError, match=f"--trust {name}"):
+        residense.load(checkpoint)
+    assert len(residense.load(checkpoint, trust=[name]).predict(TEXTS)) == len(TEXTS)
+
+
+def test_no_texts_are_not_read_from_standard_input_and_one_text_is_no_list(checkpoint: str) -> None:
+    model = residense.load(checkpoint)
+    assert model.predict([]) == []
+    assert len(model.encode([])) == 0
+    with pytest.raises(UsageError, match="texts are a list"):
+        model.predict(TEXTS[0])

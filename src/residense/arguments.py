@@ -156,15 +156,20 @@ def _checkpoint_config(path: str, subcommand: str, options: Options) -> dict[str
     for name in FIXED:
         if _value_of(options, f"data.{name}") is not None:
             raise UsageError(f"--data.{name} is fixed by the checkpoint: leave it out")
-    forget = {"vectors"}
     given = _value_of(options, "data.path")
     if subcommand == "predict" or not _same_file(given, arguments.get("path")):
-        forget |= {"path", "text", "files", "split"}
-        forget |= {name for name in COLUMNS if not isinstance(arguments.get(name), str)}
-        if "folds" in arguments:
-            arguments["folds"] = 0
-    arguments |= dict.fromkeys(forget & arguments.keys())
+        forget_corpus(arguments)
+    arguments |= dict.fromkeys({"vectors"} & arguments.keys())
     return settings
+
+
+def forget_corpus(arguments: dict[str, Any]) -> None:
+    """Reset the arguments of a data module that say where its corpus is and how it is laid out."""
+    forget = {"path", "text", "files", "split", "vectors"}
+    forget |= {name for name in COLUMNS if not isinstance(arguments.get(name), str)}
+    arguments |= dict.fromkeys(forget & arguments.keys())
+    if "folds" in arguments:
+        arguments["folds"] = 0
 
 
 def _same_file(given: str | None, own: str | None) -> bool:

@@ -6,13 +6,16 @@ from typing import Any
 
 import lightning as L
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
+from residense import configs
 from residense import trust as trusting
+from residense.arguments import forget_corpus
 from residense.checkpoint_io import read
 from residense.data.batches import Batch, BatchLoader, Encoded
 from residense.data.module import TextDataModule
+from residense.errors import UsageError
+from residense.parser import Parser
 from residense.tasks.base import Task
 
 
@@ -34,12 +37,11 @@ def load(
     """
     checkpoint = read(path)
     settings = checkpoint.settings
-    arguments = settings["data"]["init_args"]
-    elsewhere = ("path", "text", "files", "vectors", "split")  # where the training data was
-    arguments |= {name: None for name in elsewhere if name in arguments}
+    forget_corpus(settings["data"]["init_args"])
     trusting.refuse_untrusted(settings, str(path), trust)
+    configs.install(trust)
     trusting.allow(settings, trust)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = Parser()
     parser.add_subclass_arguments(Task, "model")
     parser.add_subclass_arguments(L.LightningDataModule, "data")
     parsed = parser.parse_object(settings)
@@ -98,6 +100,8 @@ class Model:
         return sums / num_tokens.clamp(min=1)[:, None]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
+        if isinstance(texts, str):
+            raise UsageError("texts are a list, such as [text]; got a single text")
         vocabulary = self.task.vocabulary
         assert vocabulary is not None
         self.data.text = list(texts)

@@ -118,7 +118,7 @@ class Source:
 
     def unlabeled(self, texts: Sequence[str] | None) -> list[Example]:
         """Return examples to predict: texts, lines of a .txt file or of standard input, or those of a corpus file."""
-        if texts:
+        if texts is not None:
             return [Example(number, [], [], text) for number, text in enumerate(texts, 1)]
         path = STDIN if self.path in (None, "-") else Path(str(self.path))
         file = replace(self._file(path), labeled=False)

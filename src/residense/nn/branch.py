@@ -15,7 +15,7 @@ from residense.nn.norms import LayerNorm, NoNorm, NormFactory
 
 
 class Place(NamedTuple):
-    """What a branch is told about its place in the encoder.
+    """The place of a branch in the encoder.
 
     Attributes:
         position: number of the block, from 0.

@@ -5,7 +5,6 @@ Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from itertools import chain
 from math import prod
 from typing import Literal
 
@@ -58,9 +57,10 @@ class Stage(nn.Module):
         if tie_weights:
             tied = {block: cache(block) for block in blocks}
             blocks = [tied[block] for block in blocks]
-        made = [block(*self.connection.widths(i)) for i, block in enumerate(blocks)]
-        if stride > 1:
-            made[0] = _strided(blocks[0], self.connection.widths(0), stride)
+        made = [
+            _make(block, self.connection.widths(i), stride if i == 0 else 1)
+            for i, block in enumerate(blocks)
+        ]
         self.connection.prepare(made)
         skips = self.connection.skips
         self.branches = nn.ModuleList(
@@ -76,11 +76,12 @@ class Stage(nn.Module):
         step = self._step
         if self.activation_checkpointing and self.training:
             step = partial(checkpoint, self._step, use_reentrant=False)
-        masks = (mask, mask[:, :: self.stride])  # before and after block 0
+        out_mask = mask[:, :: self.stride]
         state = self.connection.begin(self.project(x), mask)
         for i in range(len(self.branches)):
-            state = step(state, i, masks[min(i, 1)], masks[1])
-        return self.connection.end(state), masks[1]
+            state = step(state, i, mask, out_mask)
+            mask = out_mask  # block 0 alone may shorten the sequence
+        return self.connection.end(state), out_mask
 
     def _step(self, state: State, i: int, mask: Tensor, out_mask: Tensor) -> State:
         streams, state = self.connection.read(state, i, mask)
@@ -184,10 +185,10 @@ class Encoder(nn.Module):
         """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
         if self.stem is not None:
             x = self.stem(x, mask=mask)
-        for transition, stage in zip(chain([None], self.transitions), self.stages, strict=True):
-            if transition is not None:
-                x, mask = transition(x, mask)
-            x, mask = stage(x, mask)
+        first, *others = self.stages
+        x, mask = first(x, mask)
+        for transition, stage in zip(self.transitions, others, strict=True):
+            x, mask = stage(*transition(x, mask))
         return self.norm(x, mask), mask
 
 
@@ -226,10 +227,12 @@ def _stem(stem: str | BlockFactory, in_dim: int, dim: int) -> Block | None:
     return Linear(in_dim, dim) if stem == "linear" and in_dim != dim else None
 
 
-def _strided(block: Callable[..., Block], widths: tuple[int, int], stride: int) -> Block:
+def _make(block: Callable[..., Block], widths: tuple[int, int], stride: int) -> Block:
+    if stride == 1:
+        return block(*widths)
     try:
         return block(*widths, stride=stride)
     except TypeError as error:
         raise ValueError(
-            f"stride {stride} needs a block that can shorten a sequence, Conv or Sequential: {error}"
+            f"stride {stride} needs a block that can shorten a sequence, such as Conv: {error}"
         ) from error

@@ -108,7 +108,7 @@ class Task(L.LightningModule):
         return {}
 
     def _warm_start(self) -> None:
-        """Take over the initial weights that fit; those of another shape or name begin anew."""
+        """Take over the initial weights that fit; those of another shape or name start from scratch."""
         own = self.state_dict()
         fitting = {
             k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape
@@ -119,10 +119,8 @@ class Task(L.LightningModule):
             )
         if fitting:
             self.load_state_dict(fitting, strict=False)
-            anew = sorted(set(own) - set(fitting))
-            say(
-                f"{len(fitting)} of {len(own)} weights taken over; these begin anew: {', '.join(anew) or 'none'}"
-            )
+            new = ", ".join(sorted(set(own) - set(fitting))) or "none"
+            say(f"{len(fitting)} of {len(own)} weights loaded; these start from scratch: {new}")
         self.initial_weights = {}
 
     def over_processes(self, loss: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class Classifier(Task):
         )
 
     def _finish(self, stage: str, metric: ClassScores) -> dict[str, float]:
-        """Keep the scores and tables of a stage in `results`, and begin anew."""
+        """Keep the scores and tables of a stage in `results`, and reset the metric."""
         assert self.vocabulary is not None
         values, tables = metric.scores(self.vocabulary.classes)
         self.results[stage] = values | tables

@@ -78,7 +78,8 @@ class Tagger(Task):
         self.encoder = self.make_encoder(int(self.embeddings.out_dim))
         if self.encoder.stride > 1:
             raise UsageError(
-                "encoder.transition.pool leaves less than a vector for each token to tag: use pool: none"
+                "the encoder leaves less than a vector for each token to tag: use stride 1, and a "
+                "transition that does not pool"
             )
         self.head = self.make_head(int(self.encoder.out_dim), legal_transitions(labels, scheme))
         self.val_metric = SpanF1(labels, scheme, self.metric_mode)
@@ -147,7 +148,7 @@ class Tagger(Task):
         self.log_dict({f"test/{key}": value for key, value in self.finish("test").items()})
 
     def finish(self, stage: str) -> dict[str, float]:
-        """Keep the scores and tables of a stage in `results`, and begin anew."""
+        """Keep the scores and tables of a stage in `results`, and reset the metric."""
         metric = self._metric(stage)
         scores = metric.compute()
         confusion = scores.pop("confusion")

@@ -25,7 +25,7 @@ State: TypeAlias = Any  # a tensor or a tuple; only the connection that made it 
 
 
 class Layout(NamedTuple):
-    """What a connection is told about its stage.
+    """The stage that a connection is made for.
 
     Attributes:
         in_dim: width of the input.
