@@ -169,7 +169,7 @@ def test_tagging_refuses_to_pool_tokens(
     fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit("--model.encoder.depth=[1,1]", "--model.encoder.transition.pool=max") == 2
-    assert "a vector for each token to tag: use pool: none" in capsys.readouterr().err
+    assert "a vector for each token to tag: use stride 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("block", ["[]", "empty.yaml"])
