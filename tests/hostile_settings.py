@@ -288,7 +288,8 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
 def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The same by main.py or scripts/export.py, in a process of its own; the canary alone shows what executed."""
     words, root = arguments(case, checkpoint), Path(__file__).parents[1]
-    loading = "import residense; residense.load('evil.ckpt').predict(['Anna sleeps.'])"
+    tests = str(Path(__file__).parent)
+    loading = f"import sys; sys.path.append({tests!r}); import {Path(__file__).stem} as h; sys.exit(h.load())"
     alone: dict[str, list[str | Path]] = {
         "export": [root / "scripts" / "export.py", "evil.ckpt", "out.safetensors"],
         "load": ["-c", loading],
@@ -327,7 +328,8 @@ def load() -> int:
     """Load the checkpoint in Python, and predict."""
     try:
         residense.load("evil.ckpt").predict(["Anna sleeps."])
-    except UsageError:
+    except UsageError as error:
+        print(f"error: {error}")
         return 2
     return 0
 

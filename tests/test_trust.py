@@ -50,9 +50,9 @@ def drawn(request: pytest.FixtureRequest) -> list[str]:
 
 @pytest.mark.slow
 def test_hostile_settings_never_execute(hostile: Run, request: pytest.FixtureRequest) -> None:
-    """`pytest tests/test_trust.py -m slow --n 70` draws 70 for each of the 8 routes."""
+    """`pytest tests/test_trust.py -m slow --n 70` draws 70 for each of the 9 routes."""
     cases = hostile(*drawn(request))
-    assert len({case["route"] for case in cases}) == 8
+    assert len({case["route"] for case in cases}) == 9
     for case in cases:
         assert_refused(case)
 
