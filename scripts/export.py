@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from residense.atomic import write_atomically
-from residense.checkpoint_io import read
 from residense.errors import UsageError
+from residense.run.checkpoint_io import read
 
 
 def export(source: Path, target: Path) -> int:

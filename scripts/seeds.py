@@ -37,8 +37,10 @@ def check(run: Path, options: list[str]) -> None:
     Raises:
         ValueError: names the option, or the split of the data that differs.
     """
-    from residense import configs  # only now, as listing the cells of a sweep should be quick
     from residense.plan import Plan
+    from residense.settings import (
+        configs,  # only now, as listing the cells of a sweep should be quick
+    )
 
     plan = Plan([f"--run_dir={run}", *options])
     finished = (run / "test.json").exists()
@@ -66,8 +68,8 @@ def check_data_and_code(run: Path, plan: Any) -> None:
         ValueError: names the splits that differ.
     """
     from residense import __version__
-    from residense.checkpoint_io import read
-    from residense.environment import git_state
+    from residense.run.checkpoint_io import read
+    from residense.run.environment import git_state
 
     checkpoint = read(run / "checkpoints" / "last.ckpt")
     before = checkpoint.data_state(plan.datamodule).get("fingerprint")

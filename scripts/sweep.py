@@ -16,8 +16,8 @@ from pathlib import Path
 
 from seeds import scores
 
-from residense import configs
 from residense.errors import UsageError
+from residense.settings import configs
 
 
 def cells(path: Path) -> list[list[str]]:

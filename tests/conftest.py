@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from residense.cli import main
-from residense.preemption import stop_signals
+from residense.run.preemption import stop_signals
 
 SMALL = [
     "--logger=none",

@@ -4,7 +4,7 @@
 
 runs N cases of each route in FOLDER and prints one JSON line for each: the case, whether it executed, the exit code,
 and the output. `--commands` runs so many of all routes instead, as commands. `--unchecked` switches the checks of
-`residense.trust` off, which shows what they prevent.
+`residense.settings.trust` off, which shows what they prevent.
 `tests/test_trust.py` runs this file in a process of its own, since an audit hook stays for the life of a process.
 """
 
@@ -27,9 +27,9 @@ import yaml
 from jsonargparse import set_parsing_settings
 
 import residense
-from residense import trust
 from residense.cli import main
 from residense.errors import UsageError
+from residense.settings import trust
 
 CANARY = "canary"
 RUN = f"open({CANARY!r}, 'w').close()"  # Python source

@@ -8,9 +8,9 @@ import pytest
 from seqeval.metrics import precision_score, recall_score
 from seqeval.metrics.sequence_labeling import f1_score
 
-from residense.baseline import Trie, span_scores, unseen
 from residense.data.corpus import Corpus
 from residense.data.vocabulary import Vocabulary, entity_key
+from residense.metrics.baseline import Trie, span_scores, unseen
 from residense.tags import Span, encode
 
 WORDS = "abc"

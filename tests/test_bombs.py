@@ -27,11 +27,11 @@ import pytest
 import torch
 
 from residense import ClassificationDataModule, TaggingDataModule, Vocabulary
-from residense.checkpoints import FORMAT
 from residense.cli import main
 from residense.data.batches import Encoded
 from residense.data.module import TextDataModule
 from residense.data.units import Units, subword_tokenizer
+from residense.run.checkpoints import FORMAT
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

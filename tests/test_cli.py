@@ -21,8 +21,8 @@ import torch
 import yaml
 
 import residense
-from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
+from residense.run.checkpoint_io import read as read_checkpoint
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -838,7 +838,7 @@ def test_the_version_says_what_a_report_should(
         "# git x\nabc\n\n# git x\nmain\n\n# git x\n M a\n?? b\n\n# git x\n+1\n",
         "not a git repository\n",
     ):
-        monkeypatch.setattr("residense.environment.git_state", lambda state=state: state)
+        monkeypatch.setattr("residense.run.environment.git_state", lambda state=state: state)
         assert main(["--version"]) == 0
         said = capsys.readouterr().out
         assert f"torch {torch.__version__}" in said and " CPUs\n" in said

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from residense import configs
-from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
 from residense.errors import UsageError
+from residense.run.checkpoint_io import read as read_checkpoint
+from residense.settings import configs
 
 ROOT = Path(__file__).parents[1]
 FEW = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from residense.checkpoints import Checkpoint
+from residense.run.checkpoints import Checkpoint
 
 from .test_scripts import script
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from residense.arguments import arrange
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.errors import UsageError
-from residense.lock import claim
-from residense.run import RunDirectory
+from residense.run.directory import RunDirectory
+from residense.run.lock import claim
+from residense.settings.arguments import arrange
 
 from .runs import OPTIONS, assert_same_runs, history, state
 

@@ -23,11 +23,11 @@ import torch
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.report import Report
-from residense.checkpoint_io import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule
-from residense.preemption import stop_signals
+from residense.run.checkpoint_io import AtomicIO
+from residense.run.preemption import stop_signals
 
 from .runs import SMALL, assert_one_wandb_run, assert_same_runs
 

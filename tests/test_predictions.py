@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residense.data.corpus import Corpus
-from residense.predictions import Tags, Text, merge, record
 from residense.tags import encode, spans
+from residense.tasks.predictions import Tags, Text, merge, record
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 WORDS = ["New", "York", "is", "n't", "Zürich", "纽约", "👍🏽", "e\u0301te\u0301", "日"]

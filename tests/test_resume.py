@@ -19,11 +19,11 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 
 from residense.callbacks.last import Last
 from residense.callbacks.report import Report
-from residense.checkpoint_io import AtomicIO
 from residense.cli import main
 from residense.data.batches import BatchLoader
 from residense.data.module import TextDataModule
-from residense.preemption import stop_signals
+from residense.run.checkpoint_io import AtomicIO
+from residense.run.preemption import stop_signals
 from residense.tasks.tagging import Tagger
 
 from .runs import OPTIONS, assert_same, assert_same_runs, state

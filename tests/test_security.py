@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from residense.arguments import arrange
-from residense.checkpoint_io import read as read_checkpoint
 from residense.cli import main
 from residense.data.readers import read
 from residense.data.readers.file import CorpusError, File
 from residense.data.readers.hub import load_splits
 from residense.data.vectors import load_vectors
 from residense.errors import UsageError
+from residense.run.checkpoint_io import read as read_checkpoint
+from residense.settings.arguments import arrange
 
 ROOT = Path(__file__).parents[1]
 SECRETS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from residense import preemption
 from residense.errors import UsageError
-from residense.lock import claim, release
+from residense.run import preemption
+from residense.run.lock import claim, release
 
 PREEMPTED = "JobId=7 JobState=RUNNING PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=2026-01-01T00:01:00"
 KICKED = "JobId=7 JobState=RUNNING PreemptTime=None"

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
-from residense import Block, Connection, Conv, Dense, Tagger, trust
-from residense.checkpoint_io import AtomicIO
-from residense.checkpoints import moved
+from residense import Block, Connection, Conv, Dense, Tagger
 from residense.cli import main
 from residense.errors import UsageError
+from residense.run.checkpoint_io import AtomicIO
+from residense.run.checkpoints import moved
+from residense.settings import trust
 
 HERE = Path(__file__).parent
 Run = Callable[..., list[dict[str, Any]]]

@@ -19,8 +19,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from residense.cli import main
 from residense.data.batches import BatchLoader
-from residense.loggers import Wandb
-from residense.preemption import stop_signals
+from residense.run.loggers import Wandb
+from residense.run.preemption import stop_signals
 
 from .runs import OPTIONS as SMALL
 from .runs import assert_one_wandb_run, history

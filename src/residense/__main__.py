@@ -2,7 +2,7 @@
 
 import sys
 
-from residense.preemption import stop_signals
+from residense.run.preemption import stop_signals
 
 
 def run() -> int:

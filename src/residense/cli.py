@@ -20,19 +20,19 @@ import residense.data.classification  # class names without a module are looked 
 import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
-from residense import configs, trust
-from residense.arguments import arrange
 from residense.callbacks.ema import EMA
-from residense.checkpoint_io import read
-from residense.checkpoints import Checkpoint
-from residense.environment import describe
 from residense.errors import UsageError, one_line
 from residense.messages import printable, quiet
-from residense.parser import Parser, with_source
-from residense.run import RunDirectory, RunOptions
+from residense.run.checkpoint_io import read
+from residense.run.checkpoints import Checkpoint
+from residense.run.directory import RunDirectory, RunOptions
+from residense.run.environment import describe
+from residense.run.trainer import DEFAULTS, make_trainer
+from residense.settings import configs, trust
+from residense.settings.arguments import arrange
+from residense.settings.parser import Parser, with_source
 from residense.tasks.base import Task
 from residense.train import Fit
-from residense.trainer import DEFAULTS, make_trainer
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning reads configs from any URL
 

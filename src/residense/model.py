@@ -8,14 +8,14 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from residense import configs
-from residense import trust as trusting
-from residense.arguments import forget_corpus
-from residense.checkpoint_io import read
 from residense.data.batches import Batch, BatchLoader, Encoded
 from residense.data.module import TextDataModule
 from residense.errors import UsageError
-from residense.parser import Parser
+from residense.run.checkpoint_io import read
+from residense.settings import configs
+from residense.settings import trust as trusting
+from residense.settings.arguments import forget_corpus
+from residense.settings.parser import Parser
 from residense.tasks.base import Task
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from residense.bounds import Share
+from residense.settings.bounds import Share
 
 
 class Warmup(LambdaLR):

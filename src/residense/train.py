@@ -8,16 +8,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from residense import configs, trust
 from residense.callbacks.last import Last
-from residense.checkpoint_io import read
-from residense.checkpoints import Checkpoint
 from residense.data.module import TextDataModule
-from residense.environment import git_state
-from residense.loggers import History, remember_wandb
 from residense.messages import say
-from residense.preemption import Stopped, stop_signals
-from residense.run import STAGES, RunDirectory
+from residense.run.checkpoint_io import read
+from residense.run.checkpoints import Checkpoint
+from residense.run.directory import STAGES, RunDirectory
+from residense.run.environment import git_state
+from residense.run.loggers import History, remember_wandb
+from residense.run.preemption import Stopped, stop_signals
+from residense.settings import configs, trust
 from residense.tasks.base import Task
 
 

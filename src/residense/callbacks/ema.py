@@ -7,10 +7,10 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from residense.checkpoints import Checkpoint
 from residense.errors import UsageError
 from residense.messages import say
 from residense.nn.norms import BatchNorm
+from residense.run.checkpoints import Checkpoint
 
 BATCH_NORM = (
     "ema.decay: averaged weights run with the batch norm statistics of the last ones: "

@@ -20,12 +20,12 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from residense import checkpoints, preemption
 from residense.data.batches import Batch
 from residense.errors import UsageError
-from residense.loggers import History
 from residense.messages import say
-from residense.preemption import Stopped, stop_signals
+from residense.run import checkpoints, preemption
+from residense.run.loggers import History
+from residense.run.preemption import Stopped, stop_signals
 
 
 class Last(Checkpoint):

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from residense.atomic import write_atomically
 from residense.messages import printable, say, to_json
-from residense.preemption import Stopped
-from residense.run import STAGES, RunDirectory
+from residense.run.directory import STAGES, RunDirectory
+from residense.run.preemption import Stopped
 
 MOST_DRAWN = 150  # classes of a confusion matrix that is drawn: more would be no picture
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from residense.bounds import Count, Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
 from residense.data.partition import fold
@@ -18,7 +17,8 @@ from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.messages import listed, say
-from residense.predictions import Text
+from residense.settings.bounds import Count, Positive
+from residense.tasks.predictions import Text
 
 _FEW_LABELS = 100  # may differ from text to text
 _MOST_LABELS = 0.4  # of a text

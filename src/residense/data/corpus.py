@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from residense.data.cache import Arrays, pack_strings, unpack_strings
-from residense.predictions import Text
 from residense.tags import Span, encode, spans, split_tag
+from residense.tasks.predictions import Text
 
 SENTENCE_ENDS = frozenset(".!?。！？")
 

@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from residense.bounds import Count, Positive, Share
 from residense.data.batches import BatchLoader, Encoded
 from residense.data.corpus import Corpus
 from residense.data.partition import complete, untrained
@@ -22,6 +21,7 @@ from residense.data.vectors import Vectors, load_vectors
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.messages import say
+from residense.settings.bounds import Count, Positive, Share
 
 # The splits that each stage needs.
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, Literal
 
-from residense.bounds import Count, Positive
 from residense.data.grammar import Grammar
+from residense.settings.bounds import Count, Positive
 
 LABELS: Final = (
     *("PERSON", "COMPANY", "LOCATION", "ADDRESS", "DATE"),

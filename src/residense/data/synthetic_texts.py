@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from residense.bounds import Count, Positive
 from residense.data.grammar import Grammar
+from residense.settings.bounds import Count, Positive
 
 # The share of each class; the symbols of the grammar have the same names.
 _SHARES: Final = {

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from residense.bounds import Positive
 from residense.data.corpus import Corpus
 from residense.data.module import TextDataModule
 from residense.data.readers.file import Column, Example, File
@@ -15,8 +14,9 @@ from residense.data.vectors import Vectors
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.messages import listed
-from residense.predictions import Text
+from residense.settings.bounds import Positive
 from residense.tags import detect, spans
+from residense.tasks.predictions import Text
 
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU", "BMES", "none"]
 

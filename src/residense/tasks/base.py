@@ -15,7 +15,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from residense.checkpoints import Checkpoint
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
@@ -24,6 +23,7 @@ from residense.messages import say
 from residense.nn.blocks import Block
 from residense.nn.heads import TaggingHead
 from residense.optim import Warmup
+from residense.run.checkpoints import Checkpoint
 
 
 class Task(L.LightningModule):

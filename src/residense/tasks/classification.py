@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from residense.bounds import Positive, Share
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
@@ -21,6 +20,7 @@ from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
 from residense.nn.pooling import MaxPooling, PoolingFactory
 from residense.optim import Warmup
+from residense.settings.bounds import Positive, Share
 from residense.tasks.base import Task
 
 

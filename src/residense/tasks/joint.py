@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from residense.bounds import Share
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
@@ -20,8 +19,9 @@ from residense.nn.encoder import Encoder
 from residense.nn.heads import CRF, Decoded, HeadFactory
 from residense.nn.pooling import MaxPooling, Pooling, PoolingFactory
 from residense.optim import Warmup
-from residense.predictions import Tags
+from residense.settings.bounds import Share
 from residense.tasks.classification import Classes, class_loss, class_probabilities, class_record
+from residense.tasks.predictions import Tags
 from residense.tasks.tagging import Tagger
 
 

@@ -9,20 +9,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from residense.baseline import Trie, span_scores, unseen
 from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.metrics import Mode, SpanF1, per_type
+from residense.metrics.baseline import Trie, span_scores, unseen
 from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
 from residense.nn.heads import CRF, Decoded, HeadFactory
 from residense.nn.pooling import MeanPooling
 from residense.optim import Warmup
-from residense.predictions import Tags, merge, record
 from residense.tags import legal_transitions, spans
 from residense.tasks.base import Task
+from residense.tasks.predictions import Tags, merge, record
 
 
 class Tagger(Task):

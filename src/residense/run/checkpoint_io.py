@@ -19,12 +19,12 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 import residense
-from residense import configs
 from residense.atomic import write_atomically
-from residense.checkpoints import FORMAT, REQUIRED, SETTINGS, TYPES, Checkpoint
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.messages import say
+from residense.run.checkpoints import FORMAT, REQUIRED, SETTINGS, TYPES, Checkpoint
+from residense.settings import configs
 
 
 class AtomicIO(TorchCheckpointIO):

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 import residense
-from residense.checkpoint_io import read
 from residense.errors import UsageError
 from residense.messages import say
+from residense.run.checkpoint_io import read
 
 UNKNOWN_OPTION = r"(?:Option|option|nested key|key) '([\w.]+)'|unrecognized arguments: --([\w.]+)"
 UNKNOWN_CLASS = r"(?:Expected a dot import path string|Unexpected import path format): ([\w./-]*\w)"
@@ -137,7 +137,7 @@ def _classes() -> list[type]:
 
 def _dropped_options() -> logging.Logger:
     """The logger that jsonargparse reports such options to."""
-    logger = logging.getLogger("residense.parser")
+    logger = logging.getLogger("residense.settings.parser")
     logger.handlers = logger.handlers or [_Losses()]
     logger.setLevel(logging.DEBUG)
     logger.propagate = False

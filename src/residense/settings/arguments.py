@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from residense import checkpoint_io, configs, trust
 from residense.errors import UsageError
-from residense.run import RunDirectory
+from residense.run import checkpoint_io
+from residense.run.directory import RunDirectory
+from residense.settings import configs, trust
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CONFIG = ("-c", "--config")

@@ -10,16 +10,16 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from residense import preemption
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
-from residense.checkpoint_io import AtomicIO
-from residense.checkpoints import Checkpoint
 from residense.errors import UsageError
-from residense.loggers import loggers
-from residense.run import RunDirectory
+from residense.run import preemption
+from residense.run.checkpoint_io import AtomicIO
+from residense.run.checkpoints import Checkpoint
+from residense.run.directory import RunDirectory
+from residense.run.loggers import loggers
 
 DEFAULTS = {
     "num_sanity_val_steps": 0,

@@ -11,8 +11,8 @@ from jsonargparse import get_loader, set_loader
 from residense.errors import UsageError
 
 LARGEST = 100_000  # characters of a file, and of its content once all aliases are written out
-INSTALLED = Path(__file__).parent / "_configs"
-SHIPPED = INSTALLED if INSTALLED.exists() else Path(__file__).parents[2] / "configs"
+INSTALLED = Path(__file__).parents[1] / "_configs"
+SHIPPED = INSTALLED if INSTALLED.exists() else Path(__file__).parents[3] / "configs"
 
 _yaml_load = get_loader("yaml")
 
@@ -23,7 +23,9 @@ def install(trusted: Collection[str] | None) -> None:
     Args:
         trusted: modules of the user that these may name; null for any, where all of them are the user's.
     """
-    from residense import trust  # which imports torch; scripts that read a config do not need it
+    from residense.settings import (
+        trust,  # which imports torch; scripts that read a config do not need it
+    )
 
     folders = (Path.cwd(), *_folders())
 

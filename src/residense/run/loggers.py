@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from residense.atomic import write_atomically
 from residense.errors import UsageError
-from residense.run import RunDirectory
+from residense.run.directory import RunDirectory
 
 BUFFERED = 100  # rows that are written together
 PATIENCE = 8.0  # seconds in which the server of W&B has to answer when a run starts

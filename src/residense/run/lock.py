@@ -11,7 +11,7 @@ from typing import Any
 
 from residense.atomic import create_atomically
 from residense.errors import UsageError
-from residense.preemption import has_ended, job
+from residense.run.preemption import has_ended, job
 
 
 def claim(path: Path) -> None:

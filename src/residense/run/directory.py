@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from residense import checkpoint_io, lock
 from residense.atomic import remove_parts, write_atomically
-from residense.environment import git_state, packages
 from residense.errors import UsageError
+from residense.run import checkpoint_io, lock
+from residense.run.environment import git_state, packages
 
 VARIABLE = "RESIDENSE_RUN_DIR"  # by it the processes of a run find the directory
 STAGES = {"validate": "val", "test": "test"}

@@ -1,0 +1,1 @@
+"""Training runs: their directory, checkpoints, loggers and trainer, and how they survive preemption."""

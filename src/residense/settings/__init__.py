@@ -1,0 +1,1 @@
+"""Settings: what the command line, configs and checkpoints may say, and how it is read."""
