@@ -1,6 +1,6 @@
 """Memory and time of one training step of `Dense`, against `Residual` and against concatenation by `torch.cat`.
 
-    python scripts/dense_cost.py > docs/dense_cost.md
+    python scripts/experiments/dense_cost.py > docs/dense_cost.md
 
 Convolutions on 1024 tokens (16 sentences of 64), growth rate 32, bottleneck 4: every block reads a width of 128, and
 writes 32 under `Dense`, 128 under `Residual`. `torch.cat` is the textbook: each block concatenates, normalises,

@@ -1,6 +1,6 @@
-"""Table and plot of what `scripts/depth_sweep.py` has trained.
+"""Table and plot of what `scripts/experiments/depth_sweep.py` has trained.
 
-    python scripts/depth_report.py docs/depth.csv docs/depth.png > docs/depth_table.md
+    python scripts/experiments/depth_report.py docs/depth.csv docs/depth.png > docs/depth_table.md
 
 Mean and standard deviation of the seeds.
 """

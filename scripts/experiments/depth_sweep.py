@@ -1,10 +1,10 @@
 """Train encoders of growing depth under several connections, and report the loss that training reaches.
 
-    python scripts/depth_sweep.py docs/depth.csv [--wnut17 path/to/wnut17] [--block conv] [--threads 1]
+    python scripts/experiments/depth_sweep.py docs/depth.csv [--wnut17 path/to/wnut17] [--block conv] [--threads 1]
 
 Each cell (corpus, block, connection, depth, seed) is trained alike: width 64, 300 steps of 512 tokens, AdamW, no
 dropout; its loss is the mean over the last 50 steps. Cells that the file has are not repeated, so an interrupted call
-goes on where it stopped. `scripts/depth_report.py` makes the table and the plot.
+goes on where it stopped. `scripts/experiments/depth_report.py` makes the table and the plot.
 """
 
 import argparse

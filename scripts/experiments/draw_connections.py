@@ -1,6 +1,6 @@
 """Draw the wiring of every connection from its connection map, measured on real tokens after a short training.
 
-    python scripts/draw_connections.py docs/connections
+    python scripts/experiments/draw_connections.py docs/connections
 
 One picture for each connection: six convolutions, 64 wide, 300 steps on the synthetic corpus. On the left the stage, an
 arc from each source to each block that reads it, as strong as its share of the read; on the right the map itself.

@@ -1,6 +1,6 @@
 """Tokens per second in training: one process, two that share each batch, and two that know nothing of each other.
 
-    python scripts/scaling.py --pairs 5 --batch_tokens 512 4096
+    python scripts/experiments/scaling.py --pairs 5 --batch_tokens 512 4096
 
 The last are the most that two cores can do: what memory and clock allow, without communication. The three take turns,
 as many rounds as `--pairs` says, each process with one thread. Further options are those of `main.py fit`.
@@ -29,7 +29,7 @@ from typing import Any
 
 import lightning as L
 
-MAIN = Path(__file__).parents[1] / "main.py"
+MAIN = Path(__file__).parents[2] / "main.py"
 COLUMNS = ("one", "DDP", "two", "DDP / one", "DDP / two", "all-reduce", "exposed")
 
 

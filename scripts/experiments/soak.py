@@ -1,10 +1,11 @@
 """Stop many runs at many places, resume them, and see that each ends as if nothing had stopped it.
 
-    python scripts/soak.py --n 120                 120 runs of four kinds, each stopped twice
-    python scripts/soak.py --n 120 --seed 7        the same points again
-    python scripts/soak.py --slurm --n 20          20 signals on a real SLURM
+    python scripts/experiments/soak.py --n 120                 120 runs of four kinds, each stopped twice
+    python scripts/experiments/soak.py --n 120 --seed 7        the same points again
+    python scripts/experiments/soak.py --slurm --n 20          20 signals on a real SLURM
 
-The tests are those of `pytest -m slow tests/test_kill_points.py` and `pytest -m slurm tests/slurm`, which run fewer.
+The tests are those of `pytest -m slow tests/e2e/test_kill_points.py` and
+`pytest -m slurm tests/e2e/slurm`, which run fewer.
 """
 
 import argparse
@@ -17,9 +18,9 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-KILLED = ("-m", "slow", "-n", "2", "tests/test_kill_points.py")
-SLURM = ("-m", "slurm", "-n", "0", "tests/slurm/test_training.py")
+ROOT = Path(__file__).parents[2]
+KILLED = ("-m", "slow", "-n", "2", "tests/e2e/test_kill_points.py")
+SLURM = ("-m", "slurm", "-n", "0", "tests/e2e/slurm/test_training.py")
 
 
 def soak(tests: tuple[str, ...], n: int, seed: int) -> tuple[list[ElementTree.Element], int]:

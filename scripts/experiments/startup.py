@@ -1,6 +1,6 @@
 """How long `main.py --help` and a config error take, against the bare import that no LightningCLI can avoid.
 
-    python scripts/startup.py 5
+    python scripts/experiments/startup.py 5
 
 Each round runs the three commands in turn; medians and their ratio to the import are printed.
 """
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-MAIN = str(Path(__file__).parents[1] / "main.py")
+MAIN = str(Path(__file__).parents[2] / "main.py")
 COMMANDS = {
     "import lightning.pytorch.cli": ["-c", "import lightning.pytorch.cli"],
     "main.py --help": [MAIN, "--help"],

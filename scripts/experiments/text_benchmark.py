@@ -1,7 +1,7 @@
 """Train on real corpora of texts and print a table: mean and standard deviation of seeds, beside a linear baseline.
 
-    python scripts/text_benchmark.py DATA runs/texts
-    python scripts/text_benchmark.py DATA runs/texts --rows sst2 --seeds 1 --model.encoder.connection Residual
+    python scripts/experiments/text_benchmark.py DATA runs/texts
+    python scripts/experiments/text_benchmark.py DATA runs/texts --rows sst2 --model.encoder.connection Residual
 
 DATA is a folder with the corpora and glove-6b-50d; `embedded` needs none. Each row has its config; options of
 `main.py fit` are added to it. The baseline of texts and intents is a logistic regression on TF-IDF of 1-2-grams
@@ -12,17 +12,20 @@ knows the most frequent one of each word. Finished runs are not repeated if opti
 import argparse
 import json
 import statistics
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seeds import scores
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from residense.data.classification import ClassificationDataModule
 from residense.data.tagging import TaggingDataModule
+
+sys.path.append(str(Path(__file__).parents[1]))
+from seeds import scores
 
 VECTORS = "glove-6b-50d/glove.6B.50d.top60k.txt.gz"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyte
 import pytest
 
-MAIN = Path(__file__).parents[1] / "main.py"
+MAIN = Path(__file__).parents[2] / "main.py"
 ROWS = 12  # fewer than there are lines, so that the first ones scroll off
 OPTIONS = [
     "fit",

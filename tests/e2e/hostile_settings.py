@@ -1,6 +1,6 @@
 """Settings that name what must not run, in every slot that takes a class, by every route that settings arrive.
 
-    python tests/hostile_settings.py CHECKPOINT FOLDER [--n N] [--seed SEED] [--unchecked] [--commands N]
+    python tests/e2e/hostile_settings.py CHECKPOINT FOLDER [--n N] [--seed SEED] [--unchecked] [--commands N]
 
 runs N cases of each route in FOLDER and prints one JSON line for each: the case, whether it executed, the exit code,
 and the output. `--commands` runs so many of all routes instead, as commands. `--unchecked` switches the checks of
@@ -287,7 +287,7 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
 
 def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The same by main.py or scripts/export.py, in a process of its own; the canary alone shows what executed."""
-    words, root = arguments(case, checkpoint), Path(__file__).parents[1]
+    words, root = arguments(case, checkpoint), Path(__file__).parents[2]
     tests = str(Path(__file__).parent)
     loading = f"import sys; sys.path.append({tests!r}); import {Path(__file__).stem} as h; sys.exit(h.load())"
     alone: dict[str, list[str | Path]] = {
@@ -314,7 +314,7 @@ def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 def export() -> int:
     """What scripts/export.py does."""
-    sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+    sys.path.append(str(Path(__file__).parents[2] / "scripts"))
     from export import export as write  # type: ignore[import-not-found]
 
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from .runs import OPTIONS
 
-MAIN = Path(__file__).parents[1] / "main.py"
+MAIN = Path(__file__).parents[2] / "main.py"
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
 COUNTING = """
 import json

@@ -24,9 +24,9 @@ import residense
 from residense.cli import main
 from residense.run.checkpoint_io import read as read_checkpoint
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HOSTILE = [
     "Note: Angela Merkel flew to Paris.",
     "- item of Anna Smith",
@@ -111,7 +111,7 @@ def test_wandb_is_offline_without_a_key_and_stays_in_the_run_directory(tmp_path:
     ]
     command = [
         sys.executable,
-        str(Path(__file__).parents[1] / "main.py"),
+        str(Path(__file__).parents[2] / "main.py"),
         "fit",
         "--config=dense_ner.yaml",
         *few,

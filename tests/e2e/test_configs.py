@@ -13,7 +13,7 @@ import yaml
 import residense
 from residense.cli import main
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 PARTS = {
     "block": "model.encoder.block",

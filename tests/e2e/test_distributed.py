@@ -10,7 +10,7 @@ import torch
 
 from residense.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OPTIONS = [
     "--config=dense_ner.yaml",
     "--logger=csv",

@@ -24,7 +24,7 @@ from residense.settings.arguments import arrange
 
 from .runs import OPTIONS, assert_same_runs, history, state
 
-MAIN = Path(__file__).parents[1] / "main.py"
+MAIN = Path(__file__).parents[2] / "main.py"
 LARGE = OPTIONS  # a checkpoint of 7 MB
 SMALL = [  # one of 1.9 MB: three fit on a disk of 6 MB, so the fourth, while last.ckpt is replaced, does not
     *OPTIONS,

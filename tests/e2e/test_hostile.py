@@ -30,7 +30,7 @@ from residense.cli import main
 from residense.data.synthetic import Synthetic
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Command = list[str]
 LIMITS = [
     f"--trainer.{name}=1"

@@ -1,6 +1,6 @@
 """Runs are killed at many points, resumed, killed again, and compared with a run that nothing stopped.
 
-`--n` is the number of runs, by `--seed` their points are drawn: see `scripts/soak.py`.
+`--n` is the number of runs, by `--seed` their points are drawn: see `scripts/experiments/soak.py`.
 """
 
 import importlib

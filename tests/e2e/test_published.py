@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from residense import Encoder
 
-from .nn.test_equalities import IN, assert_same_gradients, random, sentences
+from ..nn.test_equalities import IN, assert_same_gradients, random, sentences
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def encoder_of(config: str, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README, CHINESE = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
 PARTS = ("README.md", "main.py", "pyproject.toml", "configs", "scripts", "src")
 ELSEWHERE = {  # commands that are only written down here, and where they run
     "pip": ".ci/run",
     "pytest": ".ci/run",
-    "sbatch": "tests/slurm",
-    "wandb": "tests/test_sweeps.py, but for what needs an account",
+    "sbatch": "tests/e2e/slurm",
+    "wandb": "tests/e2e/test_sweeps.py, but for what needs an account",
 }
 FEWER = (
     "--trainer.limit_train_batches=2 --trainer.limit_val_batches=1 --trainer.limit_test_batches=1"

@@ -11,7 +11,7 @@ import pytest
 
 import residense
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME = residense.__name__  # whatever the project is called by now
 NEW = "_".join(("acme", "tagger"))  # not written out here: the way back would take it for the name
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -21,7 +21,7 @@ def _as_scripts_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(Path(name).name, ROOT / "scripts" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -31,7 +31,7 @@ def script(name: str) -> ModuleType:
 def test_the_depth_sweep_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep, results = script("depth_sweep"), tmp_path / "depth.csv"
+    sweep, results = script("experiments/depth_sweep"), tmp_path / "depth.csv"
     monkeypatch.setattr(sweep, "STEPS", 3)
     few = [sweep.Cell("width 64", "embedded", "conv", name, 2, 0) for name in ("Plain", "Dense")]
     few.append(sweep.Cell("equal parameters", "embedded", "conv", "Dense", 2, 0))
@@ -49,7 +49,7 @@ def test_the_depth_sweep_goes_on_where_it_stopped(
     assert equal == pytest.approx(residual, rel=0.1)
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["depth_report.py", str(results), str(tmp_path / "depth.png")])
-    runpy.run_path(str(ROOT / "scripts" / "depth_report.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "scripts" / "experiments" / "depth_report.py"), run_name="__main__")
     assert (
         f"| `Plain` | {float(rows[0]['loss']):.3f} +- 0.000 | {int(rows[0]['parameters']):,} |"
         in capsys.readouterr().out
@@ -58,7 +58,7 @@ def test_the_depth_sweep_goes_on_where_it_stopped(
 
 
 def test_a_wiring_is_drawn_from_its_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawing = script("draw_connections")
+    drawing = script("experiments/draw_connections")
     monkeypatch.setattr(drawing, "STEPS", 1)
     map_ = drawing.trained_map(drawing.CONNECTIONS["Residual"])
     torch.testing.assert_close(map_.sum(1), torch.ones(7))
@@ -68,7 +68,7 @@ def test_a_wiring_is_drawn_from_its_map(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_concatenation_costs_more_than_dense_at_depth(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost: Any = script("dense_cost")
+    cost: Any = script("experiments/dense_cost")
     monkeypatch.setattr(cost, "SHAPE", (2, 16))
     saved = {name: cost.saved_bytes(make(16)) for name, make in cost.VARIANTS.items()}
     assert saved["recomputed"] < saved["Dense"] < 0.6 * saved["torch.cat"]

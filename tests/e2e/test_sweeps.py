@@ -1,4 +1,4 @@
-"""Sweeps run as they are: under W&B's agent, without W&B, and as arrays (tests/slurm)."""
+"""Sweeps run as they are: under W&B's agent, without W&B, and as arrays (tests/e2e/slurm)."""
 
 import importlib.util
 import itertools
@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import SMALL
+from ..conftest import SMALL
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(path.name for path in (ROOT / "configs" / "sweeps").glob("*.yaml"))
 FEW = [
     "--data.synthetic.size=300",

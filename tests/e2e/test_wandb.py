@@ -26,7 +26,7 @@ from .runs import OPTIONS as SMALL
 from .runs import assert_one_wandb_run, history
 
 OPTIONS = [*SMALL, "--logger=wandb"]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def stop(batch: int, number: int, options: list[str]) -> None:

@@ -14,7 +14,7 @@ from residense.errors import UsageError
 from residense.run.checkpoint_io import read as read_checkpoint
 from residense.settings import configs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FEW = [
     "--run_dir=run",
     "--logger=none",

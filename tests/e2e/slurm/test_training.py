@@ -15,7 +15,7 @@ import yaml
 from .cluster import Cluster
 
 pytestmark = [pytest.mark.slurm]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OPTIONS = [
     "--config=dense_ner.yaml",
     "--logger=csv",
