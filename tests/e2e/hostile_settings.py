@@ -5,7 +5,8 @@
 runs N cases of each route in FOLDER and prints one JSON line for each: the case, whether it executed, the exit code,
 and the output. `--commands` runs so many of all routes instead, as commands. `--unchecked` switches the checks of
 `residense.settings.trust` off, which shows what they prevent.
-`tests/test_trust.py` runs this file in a process of its own, since an audit hook stays for the life of a process.
+`tests/e2e/test_hostile_settings.py` runs this file in a process of its own, since an audit hook
+stays for the life of a process.
 """
 
 import argparse
