@@ -149,7 +149,7 @@ def train(cell: Cell, wnut17: str | None) -> dict[str, Any]:
         return made[0]
 
     optimizer = partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.01, fused=True)
-    task = Tagger(embeddings, make, Softmax, optimizer=optimizer, schedule=Warmup)
+    task = Tagger(data.vocabulary, embeddings, make, Softmax, optimizer=optimizer, schedule=Warmup)
     losses, begin = Losses(), time.perf_counter()
     trainer = L.Trainer(
         accelerator="cpu",

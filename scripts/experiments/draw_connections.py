@@ -81,7 +81,8 @@ def trained_map(connection: Any) -> Tensor:
         branch=partial(Branch, dropout=0.0),
     )
     optimizer = partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.01, fused=True)
-    task = Tagger(partial(Embeddings, characters=None), make, Softmax, optimizer=optimizer)
+    embeddings = partial(Embeddings, characters=None)
+    task = Tagger(data.vocabulary, embeddings, make, Softmax, optimizer=optimizer)
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=STEPS,

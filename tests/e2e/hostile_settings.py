@@ -209,10 +209,12 @@ def arguments(case: Case, checkpoint: dict[str, Any]) -> list[str]:
         spec = (
             settings[part] if isinstance(settings[part], dict) else {"class_path": settings[part]}
         )
-        content[key] = {**spec.get("init_args", {}), "_class_path": spec["class_path"]}
+        content[key] = {"init_args": {}, **spec}
     torch.save(content, "evil.ckpt")
-    if case.route in ("export", "load"):
+    if case.route == "load":
         return [case.route]
+    if case.route == "export":
+        return ["export", "evil.ckpt", "out.safetensors"]
     if case.route == "predict":
         return ["predict", "--ckpt_path=evil.ckpt", "--data.text=Anna sleeps."]
     if case.route == "test":
@@ -273,11 +275,7 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
     command, code, output = arguments(case, checkpoint), 1, io.StringIO()
     with audit.watch(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
-            code = (
-                {"export": export, "load": load}[command[0]]()
-                if len(command) == 1
-                else main(command)
-            )
+            code = load() if command == ["load"] else main(command)
         except (Exception, SystemExit) as error:
             output.write(f"{type(error).__name__}: {error}")
     executed = bool(audit.seen) or Path(CANARY).exists()
@@ -287,20 +285,16 @@ def run(case: Case, checkpoint: dict[str, Any], audit: Audit) -> dict[str, Any]:
 
 
 def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The same by main.py or scripts/export.py, in a process of its own; the canary alone shows what executed."""
+    """The same by main.py, in a process of its own; the canary alone shows what executed."""
     words, root = arguments(case, checkpoint), Path(__file__).parents[2]
     tests = str(Path(__file__).parent)
     loading = f"import sys; sys.path.append({tests!r}); import {Path(__file__).stem} as h; sys.exit(h.load())"
-    alone: dict[str, list[str | Path]] = {
-        "export": [root / "scripts" / "export.py", "evil.ckpt", "out.safetensors"],
-        "load": ["-c", loading],
-    }
-    script = alone.get(words[0], [])
+    script = ["-c", loading] if words == ["load"] else [root / "main.py", *words]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((os.getcwd(), str(Path.cwd().parent / "site-packages"))),
     }
-    command = [sys.executable, *(script or [root / "main.py", *words])]
+    command = [sys.executable, *script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     executed = Path(CANARY).exists()
     Path(CANARY).unlink(missing_ok=True)
@@ -311,18 +305,6 @@ def run_as_command(case: Case, checkpoint: dict[str, Any]) -> dict[str, Any]:
         "code": done.returncode,
         "output": done.stdout + done.stderr,
     }
-
-
-def export() -> int:
-    """What scripts/export.py does."""
-    sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-    from export import export as write  # type: ignore[import-not-found]
-
-    try:
-        write(Path("evil.ckpt"), Path("out.safetensors"))
-    except UsageError:
-        return 2
-    return 0
 
 
 def load() -> int:

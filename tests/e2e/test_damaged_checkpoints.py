@@ -59,8 +59,8 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
     )
     change, reason = DAMAGE[damage]
     change(last)
-    options = ["fit", "--run_dir", str(copied), "--ckpt_path", "last"]
-    assert arrange(options)[-1] == f"--ckpt_path={older}"
+    options = ["--run_dir", str(copied), "--ckpt_path", "last"]
+    assert arrange("fit", options)[-1] == f"--ckpt_path={older}"
     said = capfd.readouterr().err
     assert (
         f"{last}: " in said

@@ -1,7 +1,7 @@
 """Weights leave as safetensors: all of them, bit for bit, with all that says what they are."""
 
 import json
-import sys
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,19 +9,15 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from residense.cli import main
 from residense.run.checkpoints import Checkpoint
 
-from .test_scripts import script
+
+def export(*words: object) -> int:
+    return main(["export", *map(str, words)])
 
 
-def export(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
-    script("export").main()
-
-
-def test_weights_are_those_of_the_checkpoint(
-    tmp_path: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_those_of_the_checkpoint(tmp_path: Path, fit: Callable[..., int]) -> None:
     assert (
         fit("--config=idcnn_ner.yaml", "--model.encoder.depth=6", "--run_dir=run") == 0
     )  # its layers share weights
@@ -29,7 +25,7 @@ def test_weights_are_those_of_the_checkpoint(
         tmp_path / "run" / "checkpoints" / "last.ckpt",
         tmp_path / "weights.safetensors",
     )
-    export(monkeypatch, source, target)
+    export(source, target)
     checkpoint = torch.load(source, weights_only=True)
     with safe_open(target, "pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -73,10 +69,10 @@ def test_what_is_wrong_is_said_in_one_line(
     target: str,
     message: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     path = source(tmp_path)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(SystemExit, match=message):
-        export(monkeypatch, path, tmp_path / target)
+    assert export(path, tmp_path / target) == 2
+    assert re.search(message, capfd.readouterr().err, re.M)
     assert sorted(tmp_path.iterdir()) == before

@@ -21,7 +21,6 @@ import pytest
 import torch
 
 from residense.callbacks.last import Last
-from residense.callbacks.predictions import Predictions
 from residense.callbacks.report import Report
 from residense.cli import main
 from residense.data.batches import BatchLoader
@@ -316,6 +315,6 @@ def arm(point: Point) -> None:
     elif point.place == "save":
         writes_within(AtomicIO, "save_checkpoint")
     elif point.place == "test":
-        before(Predictions, "on_test_batch_end")
-        writes_within(Predictions, "teardown")
+        before(Report, "on_test_batch_end")
+        writes_within(Report, "teardown")
         writes_within(Report, "teardown")

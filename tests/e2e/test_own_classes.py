@@ -105,8 +105,8 @@ from residense import Tagger
 
 
 class Compiled(Tagger):
-    def build(self, vocabulary):
-        super().build(vocabulary)
+    def __init__(self, vocabulary, **options):
+        super().__init__(vocabulary, **options)
         self.encoder.compile(backend="eager", dynamic=True)
 """
 

@@ -72,7 +72,7 @@ def test_nothing_loads_checkpoints_with_their_code() -> None:
 def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".metadata").write_bytes(b"a pickle")
     with pytest.raises(UsageError, match="no checkpoint"):
-        arrange(["test", f"--ckpt_path={tmp_path}"])
+        arrange("test", [f"--ckpt_path={tmp_path}"])
     with pytest.raises(UsageError, match="no checkpoint"):
         read_checkpoint(tmp_path)
 
@@ -133,7 +133,7 @@ def test_a_class_in_a_checkpoint_is_no_other(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil_witness.py").write_text(WITNESS)
     content = torch.load(checkpoint, weights_only=True)
-    content["hyper_parameters"]["_class_path"] = "evil_witness.Witness"
+    content["hyper_parameters"]["class_path"] = "evil_witness.Witness"
     torch.save(content, "evil.ckpt")
     assert main(["predict", "--ckpt_path=evil.ckpt", "--data.text=x"]) == 2
     assert not (tmp_path / "was_made").exists()

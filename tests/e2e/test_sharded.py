@@ -74,15 +74,17 @@ def test_a_run_without_sharding_does_not_go_on_with_it(
 class Small(Task):
     """A block, and weights around it."""
 
-    def build(self, vocabulary: Vocabulary) -> None:
-        self.table, self.block = nn.Embedding(vocabulary.table_sizes.words, 4), FeedForward(4, 4)
+    def __init__(self) -> None:
+        super().__init__(Vocabulary(["a", "b", "c"], ["a"], ["O"], "none", "word"))
+        self.table = nn.Embedding(5, 4)
+        self.block = FeedForward(4, 4)
 
 
 class Scalar(Small):
     """... one of which has no dimension to split."""
 
-    def build(self, vocabulary: Vocabulary) -> None:
-        super().build(vocabulary)
+    def __init__(self) -> None:
+        super().__init__()
         self.gate = nn.Parameter(torch.zeros(()))
 
 
@@ -95,7 +97,6 @@ def mesh() -> Iterator[DeviceMesh]:
 
 
 def sharded(task: Task, mesh: DeviceMesh) -> Task:
-    task.adopt(Vocabulary(["a", "b", "c"], ["a"], ["O"], "none", "word"))
     task._device_mesh = mesh
     task.configure_model()
     return task

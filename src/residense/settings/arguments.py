@@ -75,8 +75,9 @@ def _split(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     try:
         return parser.parse_known_args(words)
     except argparse.ArgumentError as error:
-        name = str(error.argument_name).split("/")[-1]
-        raise UsageError(f"{name} needs a value") from None
+        names = str(error.argument_name).split("/")
+        given = next(name for name in names if name in words)
+        raise UsageError(f"{given} needs a value") from None
 
 
 def _texts(texts: list[str]) -> list[str]:

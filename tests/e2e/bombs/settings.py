@@ -113,8 +113,11 @@ def yaml_a_number_of_very_many_digits(folder: Path) -> Reader:
 def checkpoint(folder: Path, **parts: Any) -> Reader:
     """Predict with a checkpoint that has these parts."""
     content = {
-        "hyper_parameters": {"_class_path": "residense.Tagger"},
-        "datamodule_hyper_parameters": {"_class_path": "residense.TaggingDataModule"},
+        "hyper_parameters": {"class_path": "residense.Tagger", "init_args": {}},
+        "datamodule_hyper_parameters": {
+            "class_path": "residense.TaggingDataModule",
+            "init_args": {},
+        },
         "vocabulary": asdict(Vocabulary(["a"], ["a"], ["O"], "IOB2", "word")),
         "state_dict": {},
         **{"loops": {}, "epoch": 0, "global_step": 0, "format": FORMAT},
@@ -134,20 +137,25 @@ def doubled(value: Any, times: int = 40) -> Any:
 @BOMBS.add
 def checkpoint_shared_settings(folder: Path) -> Reader:
     return checkpoint(
-        folder, hyper_parameters={"_class_path": "residense.Tagger", "head": doubled("x")}
+        folder,
+        hyper_parameters={"class_path": "residense.Tagger", "init_args": {"head": doubled("x")}},
     )
 
 
 @BOMBS.add
 def checkpoint_shared_settings_of_the_data(folder: Path) -> Reader:
-    settings = {"_class_path": "residense.TaggingDataModule", "files": doubled("x")}
+    settings = {"class_path": "residense.TaggingDataModule", "init_args": {"files": doubled("x")}}
     return checkpoint(folder, datamodule_hyper_parameters=settings)
 
 
 @BOMBS.add
 def checkpoint_long_shared_strings(folder: Path) -> Reader:
     return checkpoint(
-        folder, hyper_parameters={"_class_path": "residense.Tagger", "head": [LONG] * 100_000}
+        folder,
+        hyper_parameters={
+            "class_path": "residense.Tagger",
+            "init_args": {"head": [LONG] * 100_000},
+        },
     )
 
 
@@ -181,7 +189,8 @@ def checkpoint_nested_settings(folder: Path) -> Reader:
     for _ in range(60):
         nested = {"class_path": "residense.Chain", "init_args": {"blocks": [nested]}}
     return checkpoint(
-        folder, hyper_parameters={"_class_path": "residense.Tagger", "encoder": nested}
+        folder,
+        hyper_parameters={"class_path": "residense.Tagger", "init_args": {"encoder": nested}},
     )
 
 

@@ -222,7 +222,7 @@ def foreign(rng: random.Random, content: dict[str, Any]) -> Any:
                 "",
             )
         )
-        content[rng.choice(("hyper_parameters", "datamodule_hyper_parameters"))]["_class_path"] = (
+        content[rng.choice(("hyper_parameters", "datamodule_hyper_parameters"))]["class_path"] = (
             name
         )
     elif kind == "weights":
