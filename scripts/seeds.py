@@ -37,17 +37,16 @@ def check(run: Path, options: list[str]) -> None:
     Raises:
         ValueError: names the option, or the split of the data that differs.
     """
-    from residense.plan import Plan
-    from residense.settings import (
-        configs,  # only now, as listing the cells of a sweep should be quick
-    )
+    # only now, as listing the cells of a sweep should be quick
+    from residense.settings import configs
+    from residense.settings.options import Options
 
-    plan = Plan([f"--run_dir={run}", *options])
+    now = Options("fit", [f"--run_dir={run}", *options])
     finished = (run / "test.json").exists()
     if not finished and not any((run / "checkpoints").glob("*.ckpt")):
         return
-    before, now = configs.read(run / "config.yaml"), yaml.safe_load(plan.resolved())
-    changed = configs.differences(_experiment(before), _experiment(now))
+    before = configs.read(run / "config.yaml")
+    changed = configs.differences(_experiment(before), _experiment(yaml.safe_load(now.as_yaml())))
     if changed:
         shown = [
             f"--{name} was {_short(old)} and is {_short(new)}"
@@ -58,10 +57,10 @@ def check(run: Path, options: list[str]) -> None:
             f"{run} holds another experiment: {'; '.join(shown[:3])}{more}: use another folder"
         )
     if finished:  # any other run compares the data when it is resumed
-        check_data_and_code(run, plan)
+        check_data_and_code(run, now.make_data())
 
 
-def check_data_and_code(run: Path, plan: Any) -> None:
+def check_data_and_code(run: Path, data: Any) -> None:
     """Refuse a finished run that was trained on other data; say when it was trained by other code.
 
     Raises:
@@ -72,9 +71,10 @@ def check_data_and_code(run: Path, plan: Any) -> None:
     from residense.run.environment import git_state
 
     checkpoint = read(run / "checkpoints" / "last.ckpt")
-    before = checkpoint.data_state(plan.datamodule).get("fingerprint")
-    now = plan.fingerprint()
-    if before is None or now is None:
+    data.setup("fit")
+    before = checkpoint.data_state(data).get("fingerprint")
+    now = data.fingerprint
+    if before is None:
         raise ValueError(f"{run} does not say which data it was trained on: use another folder")
     if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
         raise ValueError(

@@ -97,8 +97,8 @@ def test_groups_keep_their_own_rates_and_a_saved_schedule_goes_on() -> None:
 
 def test_scores_of_transitions_and_embeddings_do_not_decay() -> None:
     labels = ["O", "B-A", "I-A"]
-    tagger = Tagger()
-    tagger.adopt(Vocabulary(words=["a"], chars=["a"], labels=labels, scheme="IOB2", unit="word"))
+    vocabulary = Vocabulary(words=["a"], chars=["a"], labels=labels, scheme="IOB2", unit="word")
+    tagger = Tagger(vocabulary)
     tagger.trainer = trainer = Mock(estimated_stepping_batches=10)
     decayed, others = tagger.configure_optimizers()["optimizer"].param_groups  # type: ignore[index, call-overload]
     assert trainer and decayed["weight_decay"] > 0 and others["weight_decay"] == 0

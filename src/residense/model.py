@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 
@@ -12,10 +11,7 @@ from residense.data.batches import Batch, BatchLoader, Encoded
 from residense.data.module import TextDataModule
 from residense.errors import UsageError
 from residense.run.checkpoint_io import read
-from residense.settings import configs
-from residense.settings import trust as trusting
-from residense.settings.arguments import forget_corpus
-from residense.settings.parser import Parser
+from residense.settings.options import Options
 from residense.tasks.base import Task
 
 
@@ -35,22 +31,14 @@ def load(
     Raises:
         UsageError: the checkpoint is damaged, or needs a module that is not trusted.
     """
+    words = [f"--ckpt_path={path}", "--seed_everything=false"]
+    options = Options("predict", [*words, f"--trust={','.join(trust)}"] if trust else words)
     checkpoint = read(path)
-    settings = checkpoint.settings
-    forget_corpus(settings["data"]["init_args"])
-    trusting.refuse_untrusted(settings, str(path), trust)
-    configs.install(trust)
-    trusting.allow(settings, trust)
-    parser = Parser()
-    parser.add_subclass_arguments(Task, "model")
-    parser.add_subclass_arguments(L.LightningDataModule, "data")
-    parsed = parser.parse_object(settings)
-    trusting.check(parsed.as_dict()["model"], Task, "model")
-    trusting.check(parsed.as_dict()["data"], L.LightningDataModule, "data")
-    parts: Any = parser.instantiate_classes(parsed)
-    parts.model.adopt(checkpoint.vocabulary)
-    parts.model.load_state_dict(checkpoint.weights)
-    return Model(parts.model.to(device), parts.data)
+    data = options.make_data()
+    data.vocabulary = checkpoint.vocabulary
+    task = options.make_model(checkpoint.vocabulary)
+    task.load_state_dict(checkpoint.weights)
+    return Model(task.to(device), data)
 
 
 class Model:
@@ -62,7 +50,7 @@ class Model:
     """
 
     def __init__(self, task: Task, data: TextDataModule):
-        self.task: Any = task.eval()
+        self.task = task.eval()
         self.data = data
 
     @torch.inference_mode()
@@ -102,11 +90,9 @@ class Model:
     def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
         if isinstance(texts, str):
             raise UsageError("texts are a list, such as [text]; got a single text")
-        vocabulary = self.task.vocabulary
-        assert vocabulary is not None
         self.data.text = list(texts)
-        self.data.splits = {"predict": self.data.read_texts(vocabulary)}
-        encoded = Encoded(self.data.splits["predict"], vocabulary)
+        self.data.setup("predict")
+        encoded = Encoded(self.data.splits["predict"], self.task.vocabulary)
         for batch in BatchLoader(encoded, self.data.eval_batch_tokens):
             yield _to_device(batch, self.task.device)
 

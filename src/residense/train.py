@@ -1,15 +1,17 @@
-"""What `fit` does with its parts: record the run, train, test the best model, say what comes next."""
+"""The command `fit`, from the run directory to the test of the best model."""
 
 import os
-from typing import Any
+from collections.abc import Sequence
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from residense.callbacks.last import Last
 from residense.data.module import TextDataModule
+from residense.errors import UsageError
 from residense.messages import say
 from residense.run.checkpoint_io import read
 from residense.run.checkpoints import Checkpoint
@@ -17,130 +19,176 @@ from residense.run.directory import STAGES, RunDirectory
 from residense.run.environment import git_state
 from residense.run.loggers import History, remember_wandb
 from residense.run.preemption import Stopped, stop_signals
+from residense.run.trainer import check_output, make_trainer
 from residense.settings import configs, trust
+from residense.settings.options import Options
 from residense.tasks.base import Task
 
 
-class Fit:
-    """A run of `fit`.
+def fit(words: Sequence[str]) -> None:
+    """Train a model, and test the best one; only report a run that is complete.
 
     Args:
-        trainer: makes the steps.
-        model: task that is trained.
-        data: data module.
-        run: directory of the run.
-        options: options of the command, as parsed.
-        resumed: checkpoint that the run resumes from.
+        words: Command line behind `fit`.
+
+    Raises:
+        UsageError: The run cannot start with these options; nothing has been written.
+        Stopped: A signal ended the run, which is saved.
     """
+    options = Options("fit", words)
+    given = options.config
+    check_output(given.output)
+    resumed = read(given.ckpt_path) if given.ckpt_path else None
+    start = read(given.init_from) if given.init_from else None
+    check_start(options, resumed)
+    run = RunDirectory.create(given.name, given.run_dir)
 
-    def __init__(
-        self,
-        trainer: L.Trainer,
-        model: Task,
-        data: TextDataModule,
-        run: RunDirectory,
-        options: dict[str, Any],
-        resumed: Checkpoint | None,
-    ):
-        self.trainer = trainer
-        self.model = model
-        self.data = data
-        self.run = run
-        self.options = options
-        self.saver = trainer.checkpoint_callback
-        self.was_complete = resumed is not None and self._is_complete(resumed)
+    data = options.make_data()
+    if resumed:
+        data.vocabulary = resumed.vocabulary
+    elif start:
+        data.vocabulary = data.vocabulary.with_words_of(start.vocabulary)
+    model = options.make_model(data.vocabulary)
+    if not resumed:
+        initialize(model, data, start)
+    trainer = make_trainer(options, run, model.scores, resumed)
+    data.setup("fit")
 
-    def __call__(self, config: str, arguments: list[str]) -> None:
-        """Train, and test the best model; a run that is complete only says so.
-
-        Args:
-            config: all options, as YAML.
-            arguments: words of the command line.
-        """
-        if self.was_complete:
-            self._claim()
-            self._finish()
-            return
-        self._start(config, arguments)
-        self.trainer.fit(self.model, datamodule=self.data, ckpt_path=self.options["ckpt_path"])
+    complete = resumed is not None and is_complete(trainer, run, resumed, options)
+    resumed = start = None  # open files would keep their space on the disk
+    if trainer.is_global_zero:
+        run.claim()
+    if not complete:
+        record(options, run, trainer)
+        trainer.fit(model, datamodule=data, ckpt_path=given.ckpt_path)
         if stop_signals.received:
             raise Stopped(stop_signals.received)  # the last epoch is saved, its test can follow
-        if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.interrupted or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._test()
-        self._finish()
+        if given.test_after_fit:
+            test_best(trainer, model, data)
+    finish(options, run, trainer)
 
-    def _is_complete(self, resumed: Checkpoint) -> bool:
-        """Return whether the run was trained and tested; load which model is the best."""
-        if not isinstance(self.saver, ModelCheckpoint) or not resumed.is_trained(self.trainer):
-            return False
-        state = resumed.relocate(self.saver)
-        if state is None:
-            return False
-        self.saver.load_state_dict(state)
-        self.data.prepare_data()
-        self.data.vocabulary = self.model.vocabulary
-        self.data.setup("fit")
-        return not self.options["test_after_fit"] or self.run.results(self._stage()).exists()
 
-    def _stage(self) -> str:
-        """How the best model is evaluated after training."""
-        return "test" if "test" in self.data.splits else "validate"
+def check_start(options: Options, resumed: Checkpoint | None) -> None:
+    """Refuse to change the model or the data of a resumed run, and to overwrite a run."""
+    given = options.config
+    if given.checkpoint.dirpath:
+        raise UsageError(
+            "checkpoints are kept in the run directory: use --run_dir, not --checkpoint.dirpath"
+        )
+    if resumed and given.init_from:
+        raise UsageError(
+            "--ckpt_path resumes a run, --init_from starts a new one: give one of them"
+        )
+    if resumed:
+        settings = resumed.settings
+        now = {name: given[name].as_dict() for name in settings}
+        if changed := sorted(configs.differences(settings, now)):
+            raise UsageError(
+                f"a resumed run keeps its model and data, but {', '.join(changed[:3])} would "
+                "change; leave that out, or start a new run with --init_from"
+                f"{resumed.saved_by()}"
+            )
+    elif (
+        given.run_dir
+        and "LOCAL_RANK" not in os.environ
+        and RunDirectory(given.run_dir).is_started()
+    ):
+        raise UsageError(
+            f"{given.run_dir} contains a run: resume it with --ckpt_path last, or name another"
+        )
 
-    def _claim(self) -> None:
-        if self.trainer.is_global_zero:
-            self.run.claim()
 
-    def _start(self, config: str, arguments: list[str]) -> None:
-        """Claim and record the run."""
-        self.data.prepare_data()  # errors in the data are found before anything is written
-        self.run.path.mkdir(parents=True, exist_ok=True)
-        self._claim()
-        if self.trainer.is_global_zero:
-            for stage in STAGES:  # the best model may become another one
-                self.run.results(stage).unlink(missing_ok=True)
-            self.run.record(config, arguments)
-            remember_wandb(self.run, self.trainer.loggers)
-        for logger in self.trainer.loggers:
-            if not isinstance(logger, History):
-                git = git_state().splitlines()[:2]
-                logger.log_hyperparams({**configs.plain(self.options), "git": git})
-            if getattr(logger, "_offline", None) is True:
-                reason = getattr(logger, "offline_reason", "")
-                offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
-                say(f"{offline}; `wandb sync {self.run.wandb}/offline-run-*` uploads the run later")
-        say(f"run directory: {self.run}")
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        stop_signals.deferred = any(isinstance(callback, Last) for callback in callbacks)
+def initialize(model: Task, data: TextDataModule, start: Checkpoint | None) -> None:
+    """Copy pretrained word vectors, and the weights of a checkpoint that fit, into a new model.
 
-    def _best(self) -> ModelCheckpoint | None:
-        """The callback that keeps the best model, if one has been saved."""
-        saver = self.saver
-        return saver if isinstance(saver, ModelCheckpoint) and saver.best_model_path else None
+    Raises:
+        UsageError: No weight of the checkpoint fits.
+    """
+    if data.vector_matrix is not None:
+        model.embeddings.load_vectors(torch.from_numpy(data.vector_matrix))
+    if start is None:
+        return
+    own = model.state_dict()
+    fitting = {
+        name: weight
+        for name, weight in start.weights.items()
+        if name in own and weight.shape == own[name].shape
+    }
+    if not fitting:
+        raise UsageError(
+            "--init_from: no weight of the checkpoint fits this model; give it the same encoder"
+        )
+    model.load_state_dict(fitting, strict=False)
+    new = ", ".join(sorted(own.keys() - fitting.keys())) or "none"
+    say(f"{len(fitting)} of {len(own)} weights loaded; these start from scratch: {new}")
 
-    def _test(self) -> None:
-        best = self._best()
-        if best is None or not self.options["test_after_fit"]:
-            return
-        # sharding would look for the state of the optimizers, which a checkpoint may lack
-        self.trainer.strategy.optimizers = []
-        evaluate = getattr(self.trainer, self._stage())
-        path = best.best_model_path
-        evaluate(self.model, datamodule=self.data, ckpt_path=path, verbose=False)
 
-    @rank_zero_only
-    def _finish(self) -> None:
-        """Close W&B and the run, and print the best score and the next command."""
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger) and logger._experiment is not None:
-                logger.experiment.finish()
-        self.run.release()
-        print(f"run directory: {self.run}")
-        best = self._best()
-        if best is None or best.best_model_score is None:
-            return
-        path = os.path.relpath(best.best_model_path)
-        print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read(path).epoch + 1}")
-        own = trust.own_modules(self.options)
-        flag = f" --trust {','.join(sorted(own))}" if own else ""
-        print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')
+def is_complete(
+    trainer: L.Trainer, run: RunDirectory, resumed: Checkpoint, options: Options
+) -> bool:
+    """Return whether the run is trained and tested; then, tell the trainer which model is the best."""
+    saver = trainer.checkpoint_callback
+    if not isinstance(saver, ModelCheckpoint) or not resumed.is_trained(trainer):
+        return False
+    state = resumed.relocate(saver)
+    if state is None:
+        return False
+    saver.load_state_dict(state)
+    return not options.config.test_after_fit or any(run.results(s).exists() for s in STAGES)
+
+
+def record(options: Options, run: RunDirectory, trainer: L.Trainer) -> None:
+    """Write down what the run is made of, in its directory and in its loggers."""
+    if trainer.is_global_zero:
+        for stage in STAGES:  # the best model may become another one
+            run.results(stage).unlink(missing_ok=True)
+        run.record(options.as_yaml(), ["fit", *options.words])
+        remember_wandb(run, trainer.loggers)
+    for logger in trainer.loggers:
+        if not isinstance(logger, History):
+            git = git_state().splitlines()[:2]
+            logger.log_hyperparams({**configs.plain(options.config.as_dict()), "git": git})
+        if getattr(logger, "_offline", None) is True:
+            reason = getattr(logger, "offline_reason", "")
+            offline = f"W&B is offline ({reason})" if reason else "W&B is offline"
+            say(f"{offline}; `wandb sync {run.wandb}/offline-run-*` uploads the run later")
+    say(f"run directory: {run}")
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    stop_signals.deferred = any(isinstance(callback, Last) for callback in callbacks)
+
+
+def test_best(trainer: L.Trainer, model: Task, data: TextDataModule) -> None:
+    """Test the best checkpoint; validate it where there is no test split."""
+    best = best_of(trainer)
+    if best is None:
+        return
+    # sharding would look for the state of the optimizers, which a checkpoint may lack
+    trainer.strategy.optimizers = []
+    evaluate = trainer.test if "test" in data.splits else trainer.validate
+    evaluate(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
+
+
+def best_of(trainer: L.Trainer) -> ModelCheckpoint | None:
+    """Return the callback that keeps the best model, if it has saved one."""
+    saver = trainer.checkpoint_callback
+    return saver if isinstance(saver, ModelCheckpoint) and saver.best_model_path else None
+
+
+@rank_zero_only
+def finish(options: Options, run: RunDirectory, trainer: L.Trainer) -> None:
+    """Close W&B and the run; print the best score and the next command."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger.experiment.finish()
+    run.release()
+    print(f"run directory: {run}")
+    best = best_of(trainer)
+    if best is None or best.best_model_score is None:
+        return
+    path = os.path.relpath(best.best_model_path)
+    print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read(path).epoch + 1}")
+    own = trust.own_modules(options.config.as_dict())
+    flag = f" --trust {','.join(sorted(own))}" if own else ""
+    print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from residense.callbacks.report import draw_confusion, print_scores
+from residense.callbacks.scores import draw_confusion, print_scores
 from residense.cli import main
 from residense.messages import listed, printable, to_json
 

@@ -259,7 +259,7 @@ LARGE = ("ag-news", "banking77", "chnsenticorp-htl", "sst2", "sst5")
 def test_counts_are_those_of_the_corpus(name: str) -> None:
     options, expected, num_classes = CORPORA[name]
     made = ClassificationDataModule(path=str(SHARED / name), **options)
-    loaded = made.load()
+    loaded = made.load(None)
     assert {split: corpus.num_documents for split, corpus in loaded.splits.items()} == expected
     assert (
         len({label for corpus in loaded.splits.values() for label in corpus.classes}) == num_classes
@@ -271,7 +271,7 @@ def test_counts_are_those_of_the_corpus(name: str) -> None:
     ("name", "train", "num_classes"), [("atis", 4478, 21), ("snips", 13084, 7)]
 )
 def test_slots_and_intents(name: str, train: int, num_classes: int) -> None:
-    loaded = SlotsDataModule(path=str(SHARED / name)).load()
+    loaded = SlotsDataModule(path=str(SHARED / name)).load(None)
     corpus = loaded.splits["train"]
     assert corpus.num_documents == train == len(corpus.targets)
     assert len(corpus.classes) == num_classes and (corpus.targets.sum(1) == 1).all()
@@ -288,10 +288,10 @@ def test_files_with_other_sentences_are_refused(tmp_path: Path) -> None:
         ValueError,
         match=r"train.intent.tsv:2: not the sentence of the file with slots, 'thanks a lot'",
     ):
-        SlotsDataModule(path=str(tmp_path)).load()
+        SlotsDataModule(path=str(tmp_path)).load(None)
     intents.write_text("flight\tfly to Rome\nthanks\tthanks a lot\nflight\tfly to Rome\n")
     with pytest.raises(ValueError, match="3 intents for 2 sentences"):
-        SlotsDataModule(path=str(tmp_path)).load()
+        SlotsDataModule(path=str(tmp_path)).load(None)
 
 
 def test_a_vocabulary_keeps_its_unit_and_classes(corpus: Path) -> None:

@@ -22,7 +22,6 @@ def test_lists_of_tokens_and_tags_are_a_corpus() -> None:
     corpus = data.splits["validation"]
     pairs = zip(corpus.document_tokens(), corpus.document_tags(), strict=True)
     assert [*pairs] == SENTENCES[:2]
-    assert not {"path", "reading"} & {*data.hparams}
 
 
 def test_tuples_are_as_good_as_lists() -> None:
@@ -35,7 +34,7 @@ def test_tuples_are_as_good_as_lists() -> None:
 def test_texts_with_spans_are_a_corpus() -> None:
     rows = [("Anna lives in Oslo", ((0, 4, "PER"), (14, 18, "LOC")))] * 9
     data = TaggingDataModule({"train": rows})
-    loaded = data.load()
+    loaded = data.load(None)
     expected = [Span(0, 1, "PER"), Span(3, 4, "LOC")]
     assert spans(loaded.splits["train"].document_tags()[0]) == expected
 
@@ -68,10 +67,10 @@ def test_data_sets_are_a_corpus() -> None:
 )
 def test_faults_in_lists_are_reported_with_their_row(path: Any, message: str) -> None:
     with pytest.raises(CorpusError, match=message):
-        TaggingDataModule(path).load()
+        TaggingDataModule(path).load(None)
 
 
 def test_the_cache_is_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDENSE_CACHE", str(tmp_path))
-    TaggingDataModule({"train": SENTENCES}).load()
+    TaggingDataModule({"train": SENTENCES}).load(None)
     assert not [*tmp_path.iterdir()]

@@ -9,12 +9,10 @@ from residense.data.corpus import Corpus
 from residense.data.units import Units, subword_tokenizer
 from residense.data.vocabulary import (
     MAX_CHARACTERS,
-    PADDING,
-    SPECIAL,
-    UNKNOWN,
     Vocabulary,
     entity_key,
 )
+from residense.nn.embeddings import PADDING, SPECIAL, UNKNOWN
 from residense.tags import SCHEMES, Span, encode, improper, legal_transitions, spans
 
 LETTERS = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}

@@ -1,33 +1,38 @@
-"""The report of a run: its parameters, the scores of its test, and how to resume it."""
+"""The report of a run: parameters, predictions, scores, and how to resume it."""
 
-import io
+import sys
+from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
-import numpy as np
+import torch.distributed
 from lightning.pytorch.loggers import WandbLogger
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense.atomic import write_atomically
-from residense.messages import printable, say, to_json
+from residense.callbacks.scores import draw_confusion, log_tables, print_scores
+from residense.data.batches import Batch
+from residense.messages import say, to_json
 from residense.run.directory import STAGES, RunDirectory
 from residense.run.preemption import Stopped
+from residense.tasks.base import Task
 
 MOST_DRAWN = 150  # classes of a confusion matrix that is drawn: more would be no picture
 
 
 class Report(L.Callback):
-    """Prints the scores of `validate` and `test`, and saves them as JSON and as W&B tables.
+    """Writes predictions as JSON lines, and prints and saves the scores of `validate` and `test`.
 
     Args:
-        run: directory that the JSON is saved in; null saves nothing.
+        run: Directory that scores are saved in; None saves nothing.
+        output: File for the predictions; None prints those of `predict` and drops those of a test.
     """
 
-    def __init__(self, run: RunDirectory | None = None):
+    def __init__(self, run: RunDirectory | None = None, output: Path | None = None):
         self.run = run
+        self.output = output
+        self._predicted: list[Any] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         parts = {}
@@ -47,84 +52,71 @@ class Report(L.Callback):
             return
         resume = f"python main.py fit --run_dir {self.run} --ckpt_path last"
         if isinstance(exception, Stopped):
-            done = "before the first step; this begins"
+            done = "before the first step; start it with"
             if trainer.global_step:
-                done = "saved; this goes on from the same step"
+                done = "saved; resume at the same step with"
             say(f"{Signals(exception.number).name}: {done}: {resume}")
         elif isinstance(exception, KeyboardInterrupt):
             epoch = trainer.current_epoch + 1
-            say(f"interrupted in epoch {epoch}; this goes on from what was saved last: {resume}")
+            say(f"interrupted in epoch {epoch}; resume from the last checkpoint with: {resume}")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._predicted = []
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._predicted += outputs  # type: ignore[operator]  # ours are lists
+
+    on_predict_batch_end = on_test_batch_end
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        results: Any = getattr(pl_module, "results", {}).get(STAGES.get(stage, ""))
-        if results is None or not trainer.is_global_zero:
+        task = cast(Task, pl_module)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        predicted = self._gather(trainer) if stage in ("test", "predict") else []
+        if not trainer.is_global_zero:
             return
+        if stage in ("test", "predict"):
+            self._write(task.records(predicted, data, stage), stage)
+        results = task.results.get(STAGES.get(stage, ""))
+        if results is not None:
+            if stage == "test":
+                results["compared"] = task.compare(predicted, data)
+            self._save(trainer, stage, results)
+            print_scores(results, task.summary)
+
+    def _gather(self, trainer: L.Trainer) -> list[Any]:
+        """Return the predictions of all processes."""
+        if trainer.world_size == 1:
+            return self._predicted
+        gathered: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, self._predicted)
+        return [one for part in gathered for one in part]
+
+    def _write(self, records: Any, stage: str) -> None:
+        lines = "".join(to_json(record) + "\n" for record in records)
+        content = lines.encode("utf-8", "surrogatepass")
+        if self.output is not None:
+            write_atomically(self.output, content)
+        elif stage == "predict":
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
+
+    def _save(self, trainer: L.Trainer, stage: str, results: dict[str, Any]) -> None:
         for logger in trainer.loggers:
             logger.save()
             if isinstance(logger, WandbLogger):
-                _log_tables(logger, STAGES[stage], results)
+                log_tables(logger, STAGES[stage], results)
                 logger.experiment.finish()
-        if self.run is not None:
-            if len(results.get("rows", ())) in range(1, MOST_DRAWN):
-                write_atomically(self.run.confusion(stage), draw_confusion(results))
-            content = to_json(results, indent=1) + "\n"
-            write_atomically(self.run.results(stage), content.encode())  # last: marks it as done
-        print_scores(results, pl_module.said)  # type: ignore[arg-type]
-
-
-def print_scores(results: dict[str, Any], said: dict[str, str]) -> None:
-    """Print a table with a row for each type, all types and each baseline, and the scores in `said`."""
-    table = Table()
-    table.add_column()
-    for name in ("precision", "recall", "F1", "count"):
-        table.add_column(name, justify="right")
-    for kind, row in results["types"].items():
-        table.add_row(Text(printable(kind)), *_cells(row))  # as Text: a label is no markup
-    table.add_section()
-    if "f1" in results:
-        table.add_row("all (micro)", *_cells(results), style="bold")
-    for name, row in results.get("compared", {}).items():
-        table.add_row(name, *_cells(row))
-    console = Console()
-    console.print(table)
-    line = ", ".join(f"{name} {results[key]:.2%}" for key, name in said.items())
-    console.print(line, highlight=False, soft_wrap=True)
-
-
-def draw_confusion(results: dict[str, Any]) -> bytes:
-    """Draw the confusion matrix as a PNG, gold classes in rows, shaded by the share of the row."""
-    from matplotlib.figure import Figure
-
-    counts = np.array(results["confusion"])
-    size = max(4.0, 1.5 + 0.35 * len(counts))
-    figure = Figure((size, size), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(counts / counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
-    columns, rows = (list(map(printable, results[side])) for side in ("columns", "rows"))
-    axes.set_xticks(range(len(counts[0])), columns, rotation=90, parse_math=False)
-    axes.set_yticks(range(len(counts)), rows, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="gold")
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            dark = count > counts[row].sum() / 2
-            color = "white" if dark else "black"
-            style: Any = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
-            axes.text(column, row, str(count), **style)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=120)
-    return image.getvalue()
-
-
-def _cells(row: dict[str, float]) -> list[str]:
-    names = ("precision", "recall", "f1")
-    scores = [f"{100 * row[name]:.2f}" if row["support"] else "-" for name in names]
-    return [*scores, f"{row['support']:,}"]
-
-
-def _log_tables(logger: WandbLogger, stage: str, results: dict[str, Any]) -> None:
-    rows = [[kind, *row.values()] for kind, row in results["types"].items()]
-    logger.log_table(f"{stage}/types", ["type", "precision", "recall", "f1", "support"], rows)
-    if "confusion" in results:
-        named = zip(results["rows"], results["confusion"], strict=True)
-        columns = ["gold \\ predicted", *results["columns"]]
-        logger.log_table(f"{stage}/confusion", columns, [[name, *row] for name, row in named])
+        if self.run is None:
+            return
+        if len(results.get("rows", ())) in range(1, MOST_DRAWN):
+            write_atomically(self.run.confusion(stage), draw_confusion(results))
+        content = to_json(results, indent=1) + "\n"
+        write_atomically(self.run.results(stage), content.encode())  # last: marks it as done

@@ -78,10 +78,9 @@ class ClassificationDataModule(TextDataModule):
             wanted = "data.fold must be one of 0 .. folds - 1, of at least 3"
             raise UsageError(f"{wanted}; got {self.fold} of {self.folds}")
 
-    def load(self) -> Loaded:
-        known = self.vocabulary
-        unit = known.unit if known else self.unit
-        state = known.subwords if known else ""
+    def load(self, vocabulary: Vocabulary | None) -> Loaded:
+        unit = vocabulary.unit if vocabulary else self.unit
+        state = vocabulary.subwords if vocabulary else ""
 
         def build(splits: dict[str, list[Example]], notes: list[str]) -> Loaded:
             self._refuse_many_labels(splits)
@@ -137,9 +136,9 @@ class ClassificationDataModule(TextDataModule):
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         words = (self.min_frequency, vectors.words, vectors.matrix.shape[1])
-        train = self.splits["train"]
+        train = loaded.splits["train"]
         built = Vocabulary.build(train, [], "none", *words, loaded.unit, loaded.subwords)
-        built = built.with_classes(self.splits, self.multi_label)
+        built = built.with_classes(loaded.splits, self.multi_label)
         if len(built.classes) < 2:
             found = f"only one class, {listed(built.classes)}"
             raise UsageError(f"{self.corpus_name}: {found}; check --data.label_column")

@@ -23,6 +23,7 @@ from residense.errors import UsageError
 from residense.messages import say
 from residense.settings.bounds import Count, Positive, Share
 
+NO_VECTORS = Vectors([], np.zeros((0, 0), np.float32))
 # The splits that each stage needs.
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 
@@ -71,8 +72,6 @@ class TextDataModule(L.LightningDataModule):
         seed: Count | None = None,
     ):
         super().__init__()
-        ignore = ["reading"] if isinstance(path, str | None) else ["reading", "path"]
-        self.save_hyperparameters(logger=False, ignore=ignore)
         self.path = path
         self.text = text
         options = replace(reading, encoding=encoding, repair=repair)
@@ -87,9 +86,7 @@ class TextDataModule(L.LightningDataModule):
         self.eval_batch_tokens = eval_batch_tokens
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.splits: dict[str, Corpus] = {}
-        self.vocabulary: Vocabulary | None = None
-        # Words and characters to keep, of a model that is trained further.
-        self.known: Vocabulary | None = None
+        self._vocabulary: Vocabulary | None = None
         self.vector_matrix: np.ndarray | None = None
         self._train_loader: BatchLoader | None = None
         self._progress: dict[str, Any] = {}
@@ -100,8 +97,20 @@ class TextDataModule(L.LightningDataModule):
         given = self.path if isinstance(self.path, str) else "data.path"
         return "the synthetic corpus" if self.path is None else given
 
-    def load(self) -> Loaded:
-        """Return all splits, in the units of the vocabulary if there is one."""
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Vocabulary of the training split, which is read for it; assign that of a trained model to use it instead."""
+        if self._vocabulary is None:
+            self._read("fit")
+        assert self._vocabulary is not None
+        return self._vocabulary
+
+    @vocabulary.setter
+    def vocabulary(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def load(self, vocabulary: Vocabulary | None) -> Loaded:
+        """Return all splits, in the units and the tag scheme of a vocabulary if there is one."""
         raise NotImplementedError  # pragma: no cover
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
@@ -109,7 +118,7 @@ class TextDataModule(L.LightningDataModule):
         raise NotImplementedError  # pragma: no cover
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
-        """Return a vocabulary from the training split of `self.splits` and pretrained vectors."""
+        """Return a vocabulary of the training split and pretrained vectors."""
         raise NotImplementedError  # pragma: no cover
 
     def summarize(self, corpus: Corpus) -> str:
@@ -121,62 +130,53 @@ class TextDataModule(L.LightningDataModule):
         if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
             wanted = "three positive shares that sum to 1, or null"
             raise UsageError(f"data.split must be {wanted}; got {list(self.split)}")
-        if self.text is not None and self._stage() != "predict":
-            raise UsageError("--data.text is for predict; give other input with --data.path")
         if self.text is not None and self.path is not None:
             raise UsageError("give --data.text or --data.path, not both")
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process of each node."""
-        self.check()
-        if self._stage() == "predict":
-            return
-        self.load()
-        if self.vectors:
-            load_vectors(self.vectors)
+        if self._vocabulary is not None and not self.splits and self._stage() != "predict":
+            self.check()
+            self.load(self._vocabulary)
 
     def setup(self, stage: str) -> None:
-        """Read what the stage needs; the vocabulary is the model's, or is built from the training split."""
+        """Read what a stage needs, unless that was done for the vocabulary."""
         stage = str(getattr(stage, "value", stage))  # Lightning passes members of an enumeration
-        task: Any = self.trainer.lightning_module if self.trainer is not None else None
-        self.vocabulary = getattr(task, "vocabulary", None) or self.vocabulary
         if stage == "predict":
-            assert self.vocabulary is not None, "only a trained model can predict"
+            self.check()
             self.splits = {"predict": self.read_texts(self.vocabulary)}
         elif not self.splits:
-            self._load_splits(stage)
+            self._read(stage)
 
-    def _load_splits(self, stage: str) -> None:
-        loaded = self.load()
+    def _read(self, stage: str) -> None:
+        """Read the splits that a stage needs, and print what was found; build the vocabulary if there is none."""
+        if self.text is not None:
+            raise UsageError("--data.text is for predict; give other input with --data.path")
+        self.check()
+        loaded = self.load(self._vocabulary)
         if self.split is not None:
             loaded = complete(loaded, self.split, self.split_seed)
         elif [*loaded.splits] == ["train"] and stage != "fit":  # the only file is what is meant
             loaded = loaded._replace(splits={NEEDED[stage][0]: loaded.splits["train"]})
-        self.splits = loaded.splits
         for name in NEEDED[stage]:
-            if name not in self.splits:
-                found = f"no {name} split, only {', '.join(self.splits)}"
+            if name not in loaded.splits:
+                found = f"no {name} split, only {', '.join(loaded.splits)}"
                 raise UsageError(f"{self.corpus_name}: {found}; see --data.split")
-        if self.vocabulary is None:
-            self._make_vocabulary(loaded)
-        sizes = [f"{name}: {self.summarize(corpus)}" for name, corpus in self.splits.items()]
-        say(*loaded.notes, *sizes)
+        notes = [*loaded.notes]
+        if self._vocabulary is None:
+            vectors = load_vectors(self.vectors) if self.vectors else NO_VECTORS
+            self._vocabulary = self.build_vocabulary(loaded, vectors)
+            if self.vectors:
+                self.vector_matrix = vectors.matrix
+                notes.append(self._describe(vectors, self._vocabulary, loaded.splits["train"]))
+            notes.extend(untrained(loaded))
+        self.splits = loaded.splits
+        say(*notes, *(f"{name}: {self.summarize(part)}" for name, part in self.splits.items()))
 
-    def _make_vocabulary(self, loaded: Loaded) -> None:
-        vectors = Vectors([], np.zeros((0, 0), np.float32))
-        if self.vectors:
-            vectors = load_vectors(self.vectors)
-            self.vector_matrix = vectors.matrix
-        built = self.build_vocabulary(loaded, vectors)
-        if self.vectors:
-            size, width = vectors.matrix.shape
-            covered = (
-                f"{built.coverage(self.splits['train']):.1%} of the tokens in training have one"
-            )
-            name = Path(self.vectors).name
-            loaded.notes.append(f"{name}: {size:,} vectors of width {width}; {covered}")
-        self.vocabulary = built if self.known is None else built.with_words_of(self.known)
-        loaded.notes.extend(untrained(loaded))
+    def _describe(self, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:
+        size, width = vectors.matrix.shape
+        covered = f"{vocabulary.coverage(train):.1%} of the tokens in training have one"
+        return f"{Path(str(self.vectors)).name}: {size:,} vectors of width {width}; {covered}"
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of the training split."""
@@ -245,7 +245,7 @@ class TextDataModule(L.LightningDataModule):
         return self._loader("predict", self.eval_batch_tokens)
 
     def _loader(self, split: str, budget: int, **order: Any) -> BatchLoader:
-        assert self.vocabulary is not None and self.trainer is not None
+        assert self.trainer is not None
         data = Encoded(self.splits[split], self.vocabulary)
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         return BatchLoader(data, budget, seed=self.seed, rank=rank, world_size=world_size, **order)

@@ -49,8 +49,8 @@ class SlotsDataModule(TaggingDataModule):
         reading.label_separator = label_separator
         self.intents = replace(self.source, pattern=intent_files, options=reading)
 
-    def load(self) -> Loaded:
-        loaded = super().load()
+    def load(self, vocabulary: Vocabulary | None) -> Loaded:
+        loaded = super().load(vocabulary)
         files = {} if self.path is None else self.intents.files()
         for name, corpus in loaded.splits.items():
             if self.path is not None and name not in files:
@@ -63,7 +63,7 @@ class SlotsDataModule(TaggingDataModule):
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         built = super().build_vocabulary(loaded, vectors)
-        return built.with_classes(self.splits, multi_label=self.label_separator is not None)
+        return built.with_classes(loaded.splits, multi_label=self.label_separator is not None)
 
     def summarize(self, corpus: Corpus) -> str:
         return f"{super().summarize(corpus)}, {len(corpus.classes)} intents"

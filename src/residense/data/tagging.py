@@ -54,8 +54,8 @@ class TaggingDataModule(TextDataModule):
         self.scheme: str = scheme
         self.subwords = subwords
 
-    def load(self) -> Loaded:
-        scheme = self.vocabulary.scheme if self.vocabulary else self.scheme
+    def load(self, vocabulary: Vocabulary | None) -> Loaded:
+        scheme = vocabulary.scheme if vocabulary else self.scheme
 
         def build(splits: dict[str, list[Example]], notes: list[str]) -> Loaded:
             found = self._detect(splits)
@@ -88,11 +88,11 @@ class TaggingDataModule(TextDataModule):
         return Corpus.build(((text.tokens, []) for text in texts), "none", self.max_length, texts)
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
-        labels = {label for corpus in self.splits.values() for label in corpus.labels}
+        labels = {label for corpus in loaded.splits.values() for label in corpus.labels}
         if labels <= {"O"}:
             wrong = "no entities, all tags are O"
             raise UsageError(f"{self.corpus_name}: {wrong}; check --data.tag_column")
-        train = self.splits["train"]
+        train = loaded.splits["train"]
         subwords = ""
         if self.subwords is not None:
             subwords = subword_tokenizer(map(" ".join, train.document_tokens()), self.subwords)
@@ -101,7 +101,7 @@ class TaggingDataModule(TextDataModule):
 
     def summarize(self, corpus: Corpus) -> str:
         counts = f"{corpus.num_documents:,} sentences, {len(corpus.tokens):,} tokens"
-        if self.vocabulary is not None and self.vocabulary.scheme != "none":
+        if self.vocabulary.scheme != "none":
             counts += f", {sum(len(spans(tags)) for tags in corpus.document_tags()):,} entities"
         return counts
 

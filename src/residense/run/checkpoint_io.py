@@ -153,7 +153,7 @@ def _is_sound(content: dict[str, Any], file_size: int) -> bool:
         return False
     settings = [content[key] for key in SETTINGS.values()]
     weights = list(content["state_dict"].values())
-    if not all(isinstance(part.get("_class_path"), str) for part in settings):
+    if not all(isinstance(part.get("class_path"), str) for part in settings):
         return False
     if not all(isinstance(weight, torch.Tensor) for weight in weights):
         return False

@@ -19,8 +19,8 @@ FORMAT = 1  # raise it when older checkpoints cannot be read any more
 class Content(TypedDict, total=False):
     """Entries of a checkpoint: those of Lightning that this project reads, and its own."""
 
-    hyper_parameters: Required[dict[str, Any]]  # arguments of the model, and its `_class_path`
-    datamodule_hyper_parameters: Required[dict[str, Any]]
+    hyper_parameters: Required[dict[str, Any]]  # `class_path` and `init_args` of the model
+    datamodule_hyper_parameters: Required[dict[str, Any]]  # the same of the data module
     state_dict: Required[dict[str, Tensor]]  # weights; averaged, if the run averages them
     current_model_state: dict[str, Tensor]  # then, the weights that are trained
     optimizer_states: list[dict[str, Any]]
@@ -68,7 +68,7 @@ class Checkpoint:
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Class and arguments of the `model` and the `data`, in the form of a config."""
-        return {part: _config(cast(Any, self.content)[key]) for part, key in SETTINGS.items()}
+        return {part: cast(Any, self.content)[key] for part, key in SETTINGS.items()}
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -177,12 +177,6 @@ class Checkpoint:
             return None
         states[saver.state_key] = moved(states[saver.state_key], str(saver.dirpath))
         return states[saver.state_key]
-
-
-def _config(arguments: dict[str, Any]) -> dict[str, Any]:
-    own = ("_class_path", "_instantiator")
-    init_args = {name: value for name, value in arguments.items() if name not in own}
-    return {"class_path": arguments["_class_path"], "init_args": init_args}
 
 
 def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:

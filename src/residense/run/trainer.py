@@ -1,6 +1,7 @@
 """The trainer of a command: its callbacks, loggers and plugins."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from residense.callbacks.last import Last
-from residense.callbacks.predictions import Predictions
 from residense.callbacks.progress import Bar, Lines
 from residense.callbacks.report import Report
 from residense.errors import UsageError
@@ -20,47 +20,48 @@ from residense.run.checkpoint_io import AtomicIO
 from residense.run.checkpoints import Checkpoint
 from residense.run.directory import RunDirectory
 from residense.run.loggers import loggers
-
-DEFAULTS = {
-    "num_sanity_val_steps": 0,
-    "use_distributed_sampler": False,  # the data module distributes the batches
-    "enable_autolog_hparams": False,
-    "enable_model_summary": False,
-}
+from residense.settings.options import Options
 
 
 def make_trainer(
-    command: str, options: Namespace, run: RunDirectory | None, resumed: Checkpoint | None
+    options: Options,
+    run: RunDirectory | None,
+    scores: Mapping[str, str],
+    resumed: Checkpoint | None = None,
 ) -> L.Trainer:
     """Make the trainer of a command.
 
     Args:
-        command: `fit`, `validate`, `test` or `predict`.
-        options: options of the command, with their classes instantiated.
-        run: directory of the run, if there is one.
-        resumed: checkpoint that a run resumes from.
+        options: Options of the command.
+        run: Directory of the run, if there is one.
+        scores: Scores of the model that can be monitored, and which way is better.
+        resumed: Checkpoint that a run resumes from.
 
     Raises:
-        UsageError: the options of the trainer cannot be used.
+        UsageError: The options cannot be used.
     """
-    config = {**options.trainer}
-    fits = command == "fit"
+    given = options.config
+    fits = options.command == "fit"
+    if fits:
+        _check_monitors(given, scores)
+    parts = options.make_trainer_parts()
+    config = {**parts.trainer}
     if isinstance(config["strategy"], ModelParallelStrategy):
-        _check_sharding(options, fits, resumed)
+        _check_sharding(given, config["strategy"], fits, resumed)
     config["enable_checkpointing"] = fits and config["enable_checkpointing"] is not False
-    shows_progress = command != "predict" and config["enable_progress_bar"] is not False
+    shows_progress = options.command != "predict" and config["enable_progress_bar"] is not False
     config["enable_progress_bar"] = shows_progress
     config["callbacks"] = _as_list(config["callbacks"])
     if shows_progress:
         config["callbacks"].append(Bar() if sys.stdout.isatty() else Lines())
-    config["callbacks"] += [Predictions(_output(command, options, run)), Report(run)]
+    config["callbacks"].append(Report(run, _output(options.command, given, run)))
     if fits and run is not None:
-        config["callbacks"] += _fit_callbacks(options, run, config["enable_checkpointing"])
+        config["callbacks"] += _fit_callbacks(parts, given, run, config["enable_checkpointing"])
     if run is not None:
         config["default_root_dir"] = run.path
     if config["logger"] in (None, True):
         rows = resumed.progress.rows if resumed else 0
-        own = loggers(options.logger, run, options.project, rows) if fits and run else False
+        own = loggers(given.logger, run, given.project, rows) if fits and run else False
         config["logger"] = own
     config["plugins"] = [*_as_list(config["plugins"]), AtomicIO()]
     if SLURMEnvironment.detect():
@@ -73,6 +74,27 @@ def make_trainer(
     # Lightning's own handlers wait for the other processes, wherever these are
     trainer._signal_connector.register_signal_handlers = preemption.stop_signals.install
     return trainer
+
+
+def check_output(output: str | None) -> None:
+    """Refuse a file that cannot be written because its folder does not exist."""
+    if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):
+        raise UsageError(f"{output} is not a file in a folder that exists")
+
+
+def _check_monitors(given: Namespace, scores: Mapping[str, str]) -> None:
+    """Refuse to monitor what is not logged, or in the wrong direction."""
+    for name in ("checkpoint", "early_stopping"):
+        monitor = given[name].monitor
+        if monitor not in scores:
+            raise UsageError(
+                f"{name}.monitor: {monitor} is not logged; there are: {', '.join(scores)}"
+            )
+        mode = scores[monitor]
+        if given[name].mode != mode:
+            raise UsageError(
+                f"{name}.mode: {monitor} is best when {mode}imal: --{name}.mode {mode}"
+            )
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -88,27 +110,34 @@ def _output(command: str, options: Any, run: RunDirectory | None) -> Path | None
     return run.predictions if run is not None and command != "predict" else None
 
 
-def _fit_callbacks(options: Any, run: RunDirectory, saves: bool) -> list[L.Callback]:
-    averaging = [options.ema] if options.ema.decay else []
+def _fit_callbacks(
+    parts: Namespace, given: Namespace, run: RunDirectory, saves: bool
+) -> list[L.Callback]:
+    averaging = [parts.ema] if parts.ema.decay else []
     if not saves:
-        return [*averaging, options.early_stopping]
-    options.checkpoint.dirpath = str(run.checkpoints.absolute())
-    last = Last(run.last.absolute(), options.save_every_n_steps)
-    return [*averaging, options.early_stopping, options.checkpoint, last]
+        return [*averaging, parts.early_stopping]
+    saver = parts.checkpoint
+    saver.dirpath = str(run.checkpoints.absolute())
+    if saver.save_top_k != 1 and saver.filename == "best":
+        saver.filename = "best-{epoch}"  # several need several names
+    last = Last(run.last.absolute(), given.save_every_n_steps)
+    return [*averaging, parts.early_stopping, saver, last]
 
 
-def _check_sharding(options: Any, fits: bool, resumed: Checkpoint | None) -> None:
+def _check_sharding(
+    given: Namespace, strategy: Any, fits: bool, resumed: Checkpoint | None
+) -> None:
     """Refuse what sharded weights cannot do, before anything is written."""
-    if options.trainer.strategy._save_distributed_checkpoint:
+    if strategy._save_distributed_checkpoint:
         raise UsageError(
             "a checkpoint is one file: --trainer.strategy.save_distributed_checkpoint false"
         )
-    if fits and options.ema.decay:
+    if fits and given.ema.decay:
         raise UsageError(
             "sharded weights have no average: leave --ema.decay out, or use --trainer.strategy ddp"
         )
     if fits and resumed is not None and not resumed.is_sharded:
         raise UsageError(
-            f"{options.ckpt_path} is of a run without sharding: resume with its own "
+            f"{given.ckpt_path} is of a run without sharding: resume with its own "
             "--trainer.strategy, or start a new run with --init_from"
         )

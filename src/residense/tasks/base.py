@@ -1,7 +1,7 @@
-"""What all tasks share: optimiser groups, a schedule by step, and a vocabulary that travels in the checkpoint."""
+"""What all tasks share: the steps of training and evaluation, the optimizer, and checks of checkpoints."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -19,170 +19,228 @@ from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.errors import TrainingError, UsageError
-from residense.messages import say
 from residense.nn.blocks import Block
+from residense.nn.embeddings import Embeddings
+from residense.nn.encoder import Encoder
 from residense.nn.heads import TaggingHead
 from residense.optim import Warmup
 from residense.run.checkpoints import Checkpoint
 
+Stage = Literal["val", "test"]
+
 
 class Task(L.LightningModule):
-    """Base of all tasks.
+    """Base of all tasks: a model, its loss and its metrics.
 
-    Layers whose size depends on the data are made in `build`, once the vocabulary is known: from the data module in
-    training, from the checkpoint ever after. The vocabulary of a checkpoint wins over that of any data.
+    A subclass makes its layers in the constructor, and defines `forward`, `loss`, `decode`, `update`,
+    `compute`, `unbatch`, `records` and `encode`.
 
     Args:
-        optimizer: called with the parameter groups.
-        schedule: called with the optimizer and the number of optimiser steps of the whole run.
+        vocabulary: Vocabulary of the training data, which checkpoints contain.
+        embeddings: Tokens to vectors.
+        encoder: Blocks wired by connections.
+        optimizer: Called with the parameter groups.
+        schedule: Called with the optimizer and the number of optimizer steps of the run.
+
+    Attributes:
+        results: Scores and tables of each stage, `val` and `test`, after it has ended.
     """
 
-    scores: ClassVar[dict[str, str]] = {
-        "val/loss": "min"
-    }  # what can be monitored, and which way is better
-    said: ClassVar[dict[str, str]] = {}  # scores below the table of a test, and their names
+    scores: ClassVar[dict[str, Literal["min", "max"]]] = {"val/loss": "min"}
+    """Scores of a validation that can be monitored, the main one second; and which way is better."""
+
+    summary: ClassVar[dict[str, str]] = {}
+    """Scores that are printed below the table of a test, and their names."""
+
+    loss_weight: ClassVar[Literal["divisor", "sentence_divisor"]] = "divisor"
+    """Entry of a batch that its loss is divided by."""
 
     def __init__(
         self,
+        vocabulary: Vocabulary,
+        embeddings: Callable[..., Embeddings] = Embeddings,
+        encoder: Callable[[int], Encoder] = Encoder,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
     ):
         super().__init__()
-        self.save_hyperparameters(logger=False)
-        self.make_optimizer, self.make_schedule = optimizer, schedule
-        self.vocabulary: Vocabulary | None = None
-        self.initial_weights: dict[str, Tensor] = {}
+        self.vocabulary = vocabulary
+        self.embeddings = embeddings(vocabulary.table_sizes)
+        self.encoder = encoder(int(self.embeddings.out_dim))
+        self.make_optimizer = optimizer
+        self.make_schedule = schedule
+        self.results: dict[str, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy, such as the moving average, has no factories: these hold the command line and all that it started."""
+        """Leave the factories out of copies, such as the moving average."""
         return {k: v for k, v in super().__getstate__().items() if not k.startswith("make_")}
 
-    def build(self, vocabulary: Vocabulary) -> None:
-        """Make the layers for a vocabulary."""
+    # -- what a task defines ----------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Any:
+        """Return what `loss` and `decode` need of a batch."""
         raise NotImplementedError  # pragma: no cover
 
-    def configure_model(self) -> None:
-        """Make the layers for the vocabulary of the data module, unless a checkpoint has made them; then shard them.
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Return the loss, divided so that the gradients of a step add up to that of its mean."""
+        raise NotImplementedError  # pragma: no cover
 
-        Only a ModelParallelStrategy has a device mesh. Both of its dimensions hold data: between nodes weights are
-        repeated, within a node they are split.
+    def decode(self, output: Any) -> Any:
+        """Return the predictions for a batch as tensors."""
+        raise NotImplementedError  # pragma: no cover
+
+    def update(self, stage: Stage, decoded: Any, batch: Batch) -> None:
+        """Add a batch to the metrics of a stage."""
+        raise NotImplementedError  # pragma: no cover
+
+    def compute(self, stage: Stage) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return the scores and the tables of a stage, and reset its metrics."""
+        raise NotImplementedError  # pragma: no cover
+
+    def unbatch(self, decoded: Any, batch: Batch) -> list[Any]:
+        """Return the predictions for each sentence of a batch, padding left out."""
+        raise NotImplementedError  # pragma: no cover
+
+    def records(
+        self, predicted: list[Any], data: TextDataModule, stage: str
+    ) -> Iterable[dict[str, Any]]:
+        """Return the predictions for each text as JSON; in a test, with the gold labels."""
+        raise NotImplementedError  # pragma: no cover
+
+    def compare(self, predicted: list[Any], data: TextDataModule) -> dict[str, dict[str, float]]:
+        """Return scores to compare those of a test with, by name."""
+        return {}
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Encode each text of a batch as a vector [B, D]."""
+        raise NotImplementedError  # pragma: no cover
+
+    # -- steps ------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(self(batch), batch)
+        self.log("train/loss", self._reduced(loss), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        output = self(batch)
+        size = int(batch[self.loss_weight])
+        loss = self.loss(output, batch)
+        self.log("val/loss", loss, batch_size=size, on_epoch=True, sync_dist=True)
+        self.update("val", self.decode(output), batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
+        decoded = self.decode(self(batch))
+        self.update("test", decoded, batch)
+        return self.unbatch(decoded, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Any]:
+        return self.unbatch(self.decode(self(batch)), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        _, main, *others = (name.removeprefix("val/") for name in self.scores)
+        values, tables = self.compute("val")
+        self.results["val"] = values | tables
+        self.log(f"val/{main}", values[main], prog_bar=True)
+        for name in others:
+            self.log(f"val/{name}", values[name])
+
+    def on_test_epoch_end(self) -> None:
+        values, tables = self.compute("test")
+        self.results["test"] = values | tables
+        self.log_dict({f"test/{name}": value for name, value in values.items()})
+
+    def _reduced(self, loss: Tensor) -> Tensor:
+        """Return the loss of the global batch, on the steps that are logged; else that of this process."""
+        done = self.trainer.global_step + 1
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.trainer.world_size == 1 or not every or done % every:
+            return loss.detach()
+        return self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # type: ignore[return-value]
+
+    # -- sharding ---------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Convert and shard the weights as the strategy asks.
+
+        Only a `ModelParallelStrategy` has a device mesh. Both of its dimensions are data parallel:
+        weights are replicated between nodes and sharded within a node.
         """
-        if self.vocabulary is None and self._trainer is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.adopt(data.vocabulary)
-            self.start_from(data)
-            self._warm_start()
         if self._trainer is not None:  # before weights are loaded, which would be rounded else
             self.trainer.precision_plugin.convert_module(self)
         if self.device_mesh is not None and not isinstance(self, FSDPModule):
             self._shard(self.device_mesh)
 
     def _shard(self, mesh: DeviceMesh) -> None:
-        """Split all weights over the processes; each block gathers its own for as long as it computes."""
+        """Shard all weights over the processes; each block gathers its own while it computes."""
+        inner_first = reversed(list(self.modules()))
         try:
-            for module in reversed(
-                list(self.modules())
-            ):  # what is inside a block comes before it, the task last
+            for module in inner_first:
                 if isinstance(module, Block | Task):
                     fully_shard(module, mesh=mesh)
         except ValueError as error:
             raise UsageError(f"trainer.strategy: {error}") from error
 
-    def adopt(self, vocabulary: Vocabulary) -> None:
-        """Take a vocabulary and make the layers for it."""
-        try:
-            self.build(vocabulary)
-        except ValueError as error:
-            raise UsageError(f"model: {error}") from error
-        self.vocabulary = vocabulary
-
-    def encode(self, batch: Batch) -> Tensor:
-        """Encode each text of a batch as a vector [B, D]."""
-        raise NotImplementedError  # pragma: no cover
-
-    def start_from(self, data: TextDataModule) -> None:
-        """Initialise fresh layers from what the data module brings along, such as word vectors."""
-
-    def compare(self, predicted: list[Any], data: TextDataModule) -> dict[str, dict[str, float]]:
-        """Scores of a test that its own are held against, by name."""
-        return {}
-
-    def _warm_start(self) -> None:
-        """Take over the initial weights that fit; those of another shape or name start from scratch."""
-        own = self.state_dict()
-        fitting = {
-            k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape
-        }
-        if self.initial_weights and not fitting:
-            raise UsageError(
-                "--init_from: no weight of the checkpoint fits this model; give it the same encoder"
-            )
-        if fitting:
-            self.load_state_dict(fitting, strict=False)
-            new = ", ".join(sorted(set(own) - set(fitting))) or "none"
-            say(f"{len(fitting)} of {len(own)} weights loaded; these start from scratch: {new}")
-        self.initial_weights = {}
-
-    def over_processes(self, loss: Tensor) -> Tensor:
-        """The loss of the global batch, on the steps that are logged: elsewhere nothing needs to be sent."""
-        done, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.trainer.world_size == 1 or not every or done % every:
-            return loss.detach()
-        return self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # type: ignore[return-value]
-
     def on_validation_start(self) -> None:
-        """Validate with the running statistics of the first process, as DDP does: a checkpoint holds these."""
+        """Validate with the running statistics of the first process, which checkpoints contain."""
         if isinstance(self, FSDPModule):
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
+    # -- checkpoints ------------------------------------------------------------------------------
+
     def on_train_epoch_end(self) -> None:
-        """See that the loss is finite, and tell the data module, before any checkpoint of this epoch is written."""
+        """Check that the loss is finite and end the epoch of the data, before a checkpoint is saved."""
         self._refuse_divergence(bool(self._last_loss().isfinite()))
         self.trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the vocabulary into the checkpoint; see that its weights and the state of the optimizer are finite."""
+        """Add the vocabulary; check that weights and optimizer states are finite."""
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         stored = Checkpoint(checkpoint)
         self._refuse_divergence(stored.is_finite(trainable))
-        if self.vocabulary is not None:
-            stored.add_model(self.vocabulary, sharded=isinstance(self, FSDPModule))
+        stored.add_model(self.vocabulary, sharded=isinstance(self, FSDPModule))
 
     def _last_loss(self) -> Tensor:
-        """The training loss of the last step."""
+        """Return the training loss of the last step."""
         return self.trainer.callback_metrics.get("train/loss", torch.zeros(()))  # type: ignore[attr-defined]
 
     def _refuse_divergence(self, finite: bool) -> None:
-        """End the run on all processes if one has something that is not finite, which must not replace a checkpoint."""
-        if not self.trainer.strategy.reduce_boolean_decision(finite):
-            step, loss = self.trainer.global_step, float(self._last_loss())  # type: ignore[attr-defined]
-            raise TrainingError(
-                f"training diverged: at step {step} train/loss is {loss:.4g}, and weights that are not finite are not "
-                "saved; start a new run with a lower --model.optimizer.lr, or resume this one with --ckpt_path last "
-                "and a lower --trainer.gradient_clip_val"
-            )
+        """End the run on all processes if one of them is not finite."""
+        if self.trainer.strategy.reduce_boolean_decision(finite):
+            return
+        step = self.trainer.global_step  # type: ignore[attr-defined]
+        loss = float(self._last_loss())
+        raise TrainingError(
+            f"training diverged: at step {step} train/loss is {loss:.4g}, and weights that are not "
+            "finite are not saved; start a new run with a lower --model.optimizer.lr, or resume this "
+            "one with --ckpt_path last and a lower --trainer.gradient_clip_val"
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the vocabulary out of the checkpoint, and see that its weights fit."""
+        """Check that vocabulary and weights fit.
+
+        Raises:
+            UsageError: They do not.
+        """
         stored = Checkpoint(checkpoint)
-        if self.vocabulary is None:
-            self.adopt(stored.vocabulary)
-        elif self.vocabulary != stored.vocabulary:
+        if self.vocabulary != stored.vocabulary:
             raise UsageError(
-                "the vocabulary of the data differs from that of the checkpoint: resume with the corpus that the run "
-                "began with, or warm-start a new run with --init_from"
+                "the vocabulary of the data differs from that of the checkpoint: resume with the "
+                "corpus of the run, or start a new run with --init_from"
             )
         if name := stored.misfit(self.state_dict()):
             raise UsageError(
-                f"the checkpoint does not fit this model, as {name} shows: leave out the options that change "
-                "its layers, or warm-start a new run with --init_from"
+                f"the checkpoint does not fit this model, as {name} shows: leave out the options "
+                "that change its layers, or start a new run with --init_from"
             )
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Weight decay for matrices only; the schedule moves at each optimiser step.
+    # -- optimization -----------------------------------------------------------------------------
 
-        Embeddings, and a head's own scores of transitions, are tables.
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Decay the weights of matrices only, and step the schedule with the optimizer.
+
+        Embedding tables, and a head's transition scores, are not decayed.
         """
         tables = [
             module for module in self.modules() if isinstance(module, nn.Embedding | TaggingHead)
@@ -190,13 +248,14 @@ class Task(L.LightningModule):
         entries = {
             id(parameter) for table in tables for parameter in table.parameters(recurse=False)
         }
-        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        decayed: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for parameter in self.parameters():
-            groups[parameter.ndim < 2 or id(parameter) in entries].append(parameter)
+            is_matrix = parameter.ndim >= 2 and id(parameter) not in entries
+            (decayed if is_matrix else others).append(parameter)
+        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         try:
-            optimizer = self.make_optimizer(
-                [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
-            )
+            optimizer = self.make_optimizer(groups)
         except ValueError as error:
             raise UsageError(f"model.optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
@@ -213,11 +272,9 @@ class Task(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip; Lightning refuses that for fused optimizers in mixed precision even where no gradient is scaled."""
-        plugin, algorithm = (
-            self.trainer.precision_plugin,
-            GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
-        )
+        """Clip; Lightning refuses that for fused optimizers in mixed precision without a scaler too."""
+        plugin = self.trainer.precision_plugin
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
         if getattr(plugin, "scaler", None) is None:
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
         else:

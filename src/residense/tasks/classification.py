@@ -21,7 +21,7 @@ from residense.nn.encoder import Encoder
 from residense.nn.pooling import MaxPooling, PoolingFactory
 from residense.optim import Warmup
 from residense.settings.bounds import Positive, Share
-from residense.tasks.base import Task
+from residense.tasks.base import Stage, Task
 
 
 class Classes(NamedTuple):
@@ -35,32 +35,36 @@ class Classifier(Task):
     """Embeddings, an encoder, a pooling and a linear layer.
 
     Args:
-        embeddings: tokens to vectors.
-        encoder: blocks wired by connections; its transitions may pool.
-        pooling: encoded tokens to one vector.
-        dropout: probability of zeroing a feature of that vector.
-        hidden: widths of hidden layers between that vector and the scores.
-        label_smoothing: share of the probability that is spread over all classes   (arXiv 1512.00567).
-        class_weights: `balanced` weighs a class by the inverse of how often it occurs in training.
-        optimizer: called with the parameter groups.
-        schedule: called with the optimizer and the number of optimiser steps of the whole run.
+        vocabulary: Vocabulary of the training data.
+        embeddings: Tokens to vectors.
+        encoder: Blocks wired by connections; its transitions may pool.
+        pooling: Encoded tokens to one vector.
+        dropout: Probability of zeroing a feature of that vector.
+        hidden: Widths of hidden layers between that vector and the logits.
+        label_smoothing: Probability mass that is spread over all classes (arXiv 1512.00567).
+        class_weights: `balanced` weights a class by the inverse of its frequency in training.
+        optimizer: Called with the parameter groups.
+        schedule: Called with the optimizer and the number of optimizer steps of the run.
     """
 
-    scores: ClassVar[dict[str, str]] = (
-        Task.scores
-        | dict.fromkeys(("val/accuracy", "val/macro_f1"), "max")
-        | {"val/calibration_error": "min"}
-    )
-    said: ClassVar[dict[str, str]] = {
+    scores: ClassVar[dict[str, Literal["min", "max"]]] = {
+        **Task.scores,
+        "val/accuracy": "max",
+        "val/macro_f1": "max",
+        "val/calibration_error": "min",
+    }
+    summary: ClassVar[dict[str, str]] = {
         "accuracy": "accuracy",
         "macro_f1": "macro F1",
         "calibration_error": "calibration error",
     }
+    loss_weight = "sentence_divisor"
 
     weights: Tensor
 
     def __init__(
         self,
+        vocabulary: Vocabulary,
         embeddings: Callable[[TableSizes], Embeddings] = Embeddings,
         encoder: Callable[[int], Encoder] = Encoder,
         pooling: PoolingFactory = MaxPooling,
@@ -71,37 +75,23 @@ class Classifier(Task):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
     ):
-        super().__init__(optimizer, schedule)
-        self.make_embeddings, self.make_encoder, self.make_pooling = embeddings, encoder, pooling
-        self.dropout = nn.Dropout(dropout)
-        self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
-        self.hidden = hidden or []
-        self.results: dict[str, dict[str, Any]] = {}
-
-    def build(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.classes:
             raise UsageError(
                 "the corpus has no classes: use data ClassificationDataModule, or model Tagger"
             )
-        self.embeddings = self.make_embeddings(vocabulary.table_sizes)
-        width = int(self.embeddings.out_dim)
-        self.encoder = self.make_encoder(width)
-        self.pooling = self.make_pooling(int(self.encoder.out_dim), width)
-        widths = [int(self.pooling.out_dim), *self.hidden]
+        super().__init__(vocabulary, embeddings, encoder, optimizer, schedule)
+        self.pooling = pooling(int(self.encoder.out_dim), int(self.embeddings.out_dim))
+        self.dropout = nn.Dropout(dropout)
+        num_classes = len(vocabulary.classes)
+        widths = [int(self.pooling.out_dim), *(hidden or [])]
         layers = [(nn.Linear(*pair), nn.ReLU()) for pair in pairwise(widths)]
-        scores = nn.Linear(widths[-1], len(vocabulary.classes))
-        self.head = nn.Sequential(*chain(*layers), scores) if layers else scores
+        logits = nn.Linear(widths[-1], num_classes)
+        self.head = nn.Sequential(*chain(*layers), logits) if layers else logits
+        self.label_smoothing = label_smoothing
         self.multi_label = vocabulary.multi_label
-        self.register_buffer("weights", _weights(vocabulary, self.class_weights), persistent=False)
-        self.val_metric, self.test_metric = (
-            ClassScores(len(vocabulary.classes), self.multi_label) for _ in range(2)
-        )
-
-    def start_from(self, data: TextDataModule) -> None:
-        """Start the word embedding from the vectors of the data module."""
-        if data.vector_matrix is not None:
-            self.embeddings.load_vectors(torch.from_numpy(data.vector_matrix))
+        self.register_buffer("weights", _weights(vocabulary, class_weights), persistent=False)
+        self.val_metric = ClassScores(num_classes, self.multi_label)
+        self.test_metric = ClassScores(num_classes, self.multi_label)
 
     def encode(self, batch: Batch) -> Tensor:
         x = self.embeddings(batch["words"], batch["char_ids"], batch["char_rows"])
@@ -109,65 +99,40 @@ class Classifier(Task):
         return self.pooling(h, mask)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Scores of the classes: [B, K]."""
+        """Return the logits of the classes [B, K]."""
         return self.head(self.dropout(self.encode(batch)))
 
-    def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Mean over the texts of an optimiser step; the average over processes, as gradients are averaged."""
-        share = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
-        return share * class_loss(
-            scores, batch["target"], self.weights, self.label_smoothing, self.multi_label
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Return the mean over the texts of an optimizer step; processes are averaged later."""
+        weight = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
+        return weight * class_loss(
+            output, batch["target"], self.weights, self.label_smoothing, self.multi_label
         )
 
-    def probabilities(self, scores: Tensor) -> Tensor:
-        """Of each class: [B, K]."""
-        return class_probabilities(scores, self.multi_label)
+    def decode(self, output: Tensor) -> Tensor:
+        return class_probabilities(output, self.multi_label)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self._loss(self(batch), batch)
-        self.log("train/loss", self.over_processes(loss), prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        scores = self(batch)
+    def update(self, stage: Stage, decoded: Tensor, batch: Batch) -> None:
         real = batch["weight"] > 0
-        self.val_metric.update(self.probabilities(scores)[real], batch["target"][real])
-        size = int(batch["sentence_divisor"])
-        self.log(
-            "val/loss", self._loss(scores, batch), batch_size=size, on_epoch=True, sync_dist=True
-        )
+        self._metric(stage).update(decoded[real], batch["target"][real])
 
-    def on_validation_epoch_end(self) -> None:
-        values = self._finish("val", self.val_metric)
-        for name in ("accuracy", "macro_f1", "calibration_error"):
-            self.log(f"val/{name}", values[name], prog_bar=name == "accuracy")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Any:
-        probabilities, real = self.probabilities(self(batch)), batch["weight"] > 0
-        self.test_metric.update(probabilities[real], batch["target"][real])
-        return _texts(batch, probabilities)
-
-    def on_test_epoch_end(self) -> None:
-        self.log_dict(
-            {f"test/{key}": value for key, value in self._finish("test", self.test_metric).items()}
-        )
-
-    def _finish(self, stage: str, metric: ClassScores) -> dict[str, float]:
-        """Keep the scores and tables of a stage in `results`, and reset the metric."""
-        assert self.vocabulary is not None
-        values, tables = metric.scores(self.vocabulary.classes)
-        self.results[stage] = values | tables
+    def compute(self, stage: Stage) -> tuple[dict[str, float], dict[str, Any]]:
+        metric = self._metric(stage)
+        scores = metric.scores(self.vocabulary.classes)
         metric.reset()
-        return values
+        return scores
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Classes]:
-        return _texts(batch, self.probabilities(self(batch)))
+    def _metric(self, stage: Stage) -> ClassScores:
+        return self.val_metric if stage == "val" else self.test_metric
+
+    def unbatch(self, decoded: Tensor, batch: Batch) -> list[Classes]:
+        rows = zip(batch["index"].tolist(), batch["weight"].tolist(), decoded.tolist(), strict=True)
+        return [Classes(index, row) for index, weight, row in rows if weight]
 
     def records(
         self, predicted: list[Classes], data: TextDataModule, stage: str
     ) -> Iterator[dict[str, Any]]:
         """What is predicted for each text, as JSON; in a test beside what is right."""
-        assert self.vocabulary is not None
         corpus, names = data.splits[stage], self.vocabulary.classes
         gold = corpus.document_classes() if stage == "test" else None
         for text in sorted(predicted):
@@ -215,10 +180,3 @@ def class_record(probabilities: list[float], names: list[str], multi_label: bool
 def _weights(vocabulary: Vocabulary, kind: str) -> Tensor:
     counts = torch.tensor(vocabulary.class_counts, dtype=torch.float).clamp(min=1)
     return counts.sum() / (len(counts) * counts) if kind == "balanced" else torch.ones(len(counts))
-
-
-def _texts(batch: Batch, probabilities: Tensor) -> list[Classes]:
-    rows = zip(
-        batch["index"].tolist(), batch["weight"].tolist(), probabilities.tolist(), strict=True
-    )
-    return [Classes(index, row) for index, weight, row in rows if weight]

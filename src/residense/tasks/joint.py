@@ -1,7 +1,7 @@
 """Slots and intents together: one encoder, a tag for each token and a class for each sentence."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -16,10 +16,11 @@ from residense.errors import UsageError
 from residense.metrics import ClassScores, Mode
 from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
-from residense.nn.heads import CRF, Decoded, HeadFactory
+from residense.nn.heads import CRF, HeadFactory
 from residense.nn.pooling import MaxPooling, Pooling, PoolingFactory
 from residense.optim import Warmup
 from residense.settings.bounds import Share
+from residense.tasks.base import Stage
 from residense.tasks.classification import Classes, class_loss, class_probabilities, class_record
 from residense.tasks.predictions import Tags
 from residense.tasks.tagging import Tagger
@@ -33,26 +34,30 @@ class Both(NamedTuple):
 
 
 class JointTagger(Tagger):
-    """A tagger whose encoded tokens are also pooled to find the class of the sentence   (Liu & Lane 2016, 1609.01454).
+    """A tagger that also pools the encoded tokens to classify the sentence (arXiv 1609.01454).
 
     Args:
-        embeddings: tokens to vectors.
-        encoder: blocks wired by connections.
-        head: encoded tokens to tags.
-        pooling: encoded tokens to one vector.
-        dropout: probability that a feature of that vector is set to zero.
-        intent_weight: weight of the classes in the loss, in which each part is a mean.
-        metric: how malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
-        optimizer: called with the parameter groups.
-        schedule: called with the optimizer and the number of optimiser steps of the whole run.
+        vocabulary: Vocabulary of the training data.
+        embeddings: Tokens to vectors.
+        encoder: Blocks wired by connections.
+        head: Encoded tokens to tags.
+        pooling: Encoded tokens to one vector.
+        dropout: Probability of zeroing a feature of that vector.
+        intent_weight: Weight of the classes in the loss, in which each part is a mean.
+        metric: How malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
+        optimizer: Called with the parameter groups.
+        schedule: Called with the optimizer and the number of optimizer steps of the run.
     """
 
-    scores: ClassVar[dict[str, str]] = Tagger.scores | {"val/class_accuracy": "max"}
-    validation_scores: ClassVar[tuple[str, ...]] = (*Tagger.validation_scores, "class_accuracy")
-    said: ClassVar[dict[str, str]] = Tagger.said | {"class_accuracy": "class accuracy"}
+    scores: ClassVar[dict[str, Literal["min", "max"]]] = {
+        **Tagger.scores,
+        "val/class_accuracy": "max",
+    }
+    summary: ClassVar[dict[str, str]] = {**Tagger.summary, "class_accuracy": "class accuracy"}
 
     def __init__(
         self,
+        vocabulary: Vocabulary,
         embeddings: Callable[[TableSizes], Embeddings] = Embeddings,
         encoder: Callable[[int], Encoder] = Encoder,
         head: HeadFactory = CRF,
@@ -63,69 +68,62 @@ class JointTagger(Tagger):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
     ):
-        super().__init__(embeddings, encoder, head, metric, optimizer, schedule)
-        self.make_pooling = pooling
-        self.dropout = nn.Dropout(dropout)
-        self.intent_weight = intent_weight
-
-    def build(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.classes:
             raise UsageError("the corpus has no classes: use data SlotsDataModule, or model Tagger")
-        super().build(vocabulary)
-        self.pooling = self.make_pooling(int(self.encoder.out_dim), int(self.embeddings.out_dim))
+        super().__init__(vocabulary, embeddings, encoder, head, metric, optimizer, schedule)
+        self.pooling = pooling(int(self.encoder.out_dim), int(self.embeddings.out_dim))
         if type(self.pooling).begin is not Pooling.begin:
             name = type(self.pooling).__name__
             raise UsageError(
                 f"pooling: {name} adds tokens to the sentence, which have no tags: use another pooling"
             )
-        count, self.multi_label = len(vocabulary.classes), vocabulary.multi_label
-        self.class_head = nn.Linear(int(self.pooling.out_dim), count)
-        self.val_classes, self.test_classes = (
-            ClassScores(count, self.multi_label) for _ in range(2)
-        )
+        self.dropout = nn.Dropout(dropout)
+        self.intent_weight = intent_weight
+        num_classes = len(vocabulary.classes)
+        self.multi_label = vocabulary.multi_label
+        self.class_head = nn.Linear(int(self.pooling.out_dim), num_classes)
+        self.val_classes = ClassScores(num_classes, self.multi_label)
+        self.test_classes = ClassScores(num_classes, self.multi_label)
 
-    def class_scores(self, h: Tensor, mask: Tensor) -> Tensor:
-        """Scores of the classes: [B, K]."""
+    def class_logits(self, h: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits of the classes [B, K]."""
         return self.class_head(self.dropout(self.pooling(h, mask)))
 
-    def probabilities(self, h: Tensor, mask: Tensor) -> Tensor:
-        """Of each class: [B, K]."""
-        return class_probabilities(self.class_scores(h, mask), self.multi_label)
+    def loss(self, output: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+        weight = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
+        logits = self.class_logits(*output)
+        target = batch["target"]
+        equal = target.new_ones(target.shape[1])
+        classes = weight * class_loss(logits, target, equal, 0.0, self.multi_label)
+        tags = super().loss(output, batch)
+        return (1 - self.intent_weight) * tags + self.intent_weight * classes
 
-    def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
-        share = batch["weight"].min() * self.trainer.world_size / batch["sentence_divisor"]
-        scores, target = self.class_scores(h, mask), batch["target"]
-        classes = share * class_loss(
-            scores, target, target.new_ones(target.shape[1]), 0.0, self.multi_label
-        )
-        return (1 - self.intent_weight) * super()._loss(
-            h, mask, batch
-        ) + self.intent_weight * classes
+    def decode(self, output: tuple[Tensor, Tensor]) -> Any:
+        probabilities = class_probabilities(self.class_logits(*output), self.multi_label)
+        return super().decode(output), probabilities
 
-    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> Decoded:
+    def update(self, stage: Stage, decoded: Any, batch: Batch) -> None:
+        tags, probabilities = decoded
+        super().update(stage, tags, batch)
         real = batch["weight"] > 0
-        self._class_metric(stage).update(self.probabilities(h, mask)[real], batch["target"][real])
-        return super().evaluate(stage, h, mask, batch)
+        self._class_metric(stage).update(probabilities[real], batch["target"][real])
 
-    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: Decoded) -> list[Any]:
-        probabilities = dict(
-            zip(batch["index"].tolist(), self.probabilities(h, mask).tolist(), strict=True)
-        )
-        sentences = super().output(batch, h, mask, decoded)
-        return [Both(tags, Classes(tags.place, probabilities[tags.place])) for tags in sentences]
-
-    def finish(self, stage: str) -> dict[str, float]:
-        assert self.vocabulary is not None
+    def compute(self, stage: Stage) -> tuple[dict[str, float], dict[str, Any]]:
         metric = self._class_metric(stage)
         values, tables = metric.scores(self.vocabulary.classes)
         metric.reset()
+        tag_values, tag_tables = super().compute(stage)
         named = {f"class_{name}": value for name, value in values.items()}
-        both = super().finish(stage) | named
-        self.results[stage] |= named | {"classes": tables["types"]}
-        return both
+        return tag_values | named, tag_tables | {"classes": tables["types"]}
 
-    def _class_metric(self, stage: str) -> ClassScores:
+    def _class_metric(self, stage: Stage) -> ClassScores:
         return self.val_classes if stage == "val" else self.test_classes
+
+    def unbatch(self, decoded: Any, batch: Batch) -> list[Any]:
+        tags, probabilities = decoded
+        rows = dict(zip(batch["index"].tolist(), probabilities.tolist(), strict=True))
+        sentences = super().unbatch(tags, batch)
+        return [Both(tags, Classes(tags.place, rows[tags.place])) for tags in sentences]
 
     def compare(self, predicted: list[Any], data: TextDataModule) -> dict[str, dict[str, float]]:
         return super().compare([both.tags for both in predicted], data)
@@ -133,7 +131,6 @@ class JointTagger(Tagger):
     def records(
         self, predicted: list[Any], data: TextDataModule, stage: str
     ) -> Iterator[dict[str, Any]]:
-        assert self.vocabulary is not None
         corpus, names = data.splits[stage], self.vocabulary.classes
         classes = {
             int(corpus.document[both.classes.place]): both.classes.probabilities

@@ -1,7 +1,7 @@
 """Tagging: one label for each token (named entities, slots, parts of speech)."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -17,11 +17,11 @@ from residense.metrics import Mode, SpanF1, per_type
 from residense.metrics.baseline import Trie, span_scores, unseen
 from residense.nn.embeddings import Embeddings, TableSizes
 from residense.nn.encoder import Encoder
-from residense.nn.heads import CRF, Decoded, HeadFactory
+from residense.nn.heads import CRF, HeadFactory
 from residense.nn.pooling import MeanPooling
 from residense.optim import Warmup
 from residense.tags import legal_transitions, spans
-from residense.tasks.base import Task
+from residense.tasks.base import Stage, Task
 from residense.tasks.predictions import Tags, merge, record
 
 
@@ -29,33 +29,29 @@ class Tagger(Task):
     """Embeddings, an encoder and a head that tags each token.
 
     Args:
-        embeddings: tokens to vectors.
-        encoder: blocks wired by connections.
-        head: encoded tokens to tags.
-        metric: how malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
-        optimizer: called with the parameter groups.
-        schedule: called with the optimizer and the number of optimiser steps of the whole run.
+        vocabulary: Vocabulary of the training data.
+        embeddings: Tokens to vectors.
+        encoder: Blocks wired by connections.
+        head: Encoded tokens to tags.
+        metric: How malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
+        optimizer: Called with the parameter groups.
+        schedule: Called with the optimizer and the number of optimizer steps of the run.
     """
 
-    scores: ClassVar[dict[str, str]] = Task.scores | dict.fromkeys(
-        ("val/f1", "val/precision", "val/recall", "val/accuracy"), "max"
-    )
-    said: ClassVar[dict[str, str]] = {
+    scores: ClassVar[dict[str, Literal["min", "max"]]] = {
+        **Task.scores,
+        **dict.fromkeys(("val/f1", "val/precision", "val/recall", "val/accuracy"), "max"),
+        "val/improper": "min",
+    }
+    summary: ClassVar[dict[str, str]] = {
         "macro_f1": "macro F1",
         "accuracy": "token accuracy",
         "improper": "improper sequences",
     }
 
-    validation_scores: ClassVar[tuple[str, ...]] = (
-        "f1",
-        "precision",
-        "recall",
-        "accuracy",
-        "improper",
-    )
-
     def __init__(
         self,
+        vocabulary: Vocabulary,
         embeddings: Callable[[TableSizes], Embeddings] = Embeddings,
         encoder: Callable[[int], Encoder] = Encoder,
         head: HeadFactory = CRF,
@@ -63,35 +59,24 @@ class Tagger(Task):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Callable[[Optimizer, int], LRScheduler] = Warmup,
     ):
-        super().__init__(optimizer, schedule)
-        self.make_embeddings, self.make_encoder, self.make_head = embeddings, encoder, head
-        self.metric_mode: Mode = metric
-        self.results: dict[str, dict[str, Any]] = {}
-
-    def build(self, vocabulary: Vocabulary) -> None:
-        labels, scheme = vocabulary.labels, vocabulary.scheme
+        labels = vocabulary.labels
+        scheme = vocabulary.scheme
         if not labels:
             raise UsageError(
                 "the corpus has no tags: use data TaggingDataModule, or model Classifier"
             )
-        self.embeddings = self.make_embeddings(vocabulary.table_sizes)
-        self.encoder = self.make_encoder(int(self.embeddings.out_dim))
+        super().__init__(vocabulary, embeddings, encoder, optimizer, schedule)
         if self.encoder.stride > 1:
             raise UsageError(
                 "the encoder leaves less than a vector for each token to tag: use stride 1, and a "
                 "transition that does not pool"
             )
-        self.head = self.make_head(int(self.encoder.out_dim), legal_transitions(labels, scheme))
-        self.val_metric = SpanF1(labels, scheme, self.metric_mode)
-        self.test_metric = SpanF1(labels, scheme, self.metric_mode)
-
-    def start_from(self, data: TextDataModule) -> None:
-        """Start the word embedding from the vectors of the data module."""
-        if data.vector_matrix is not None:
-            self.embeddings.load_vectors(torch.from_numpy(data.vector_matrix))
+        self.head = head(int(self.encoder.out_dim), legal_transitions(labels, scheme))
+        self.val_metric = SpanF1(labels, scheme, metric)
+        self.test_metric = SpanF1(labels, scheme, metric)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Encoded tokens [B, L, D] and their mask [B, L]."""
+        """Return the encoded tokens [B, L, D] and their mask [B, L]."""
         x = self.embeddings(batch["words"], batch["char_ids"], batch["char_rows"])
         return self.encoder(x, batch["mask"])
 
@@ -99,76 +84,52 @@ class Tagger(Task):
         h, mask = self(batch)
         return MeanPooling(h.shape[-1], 0)(h, mask)
 
-    def _loss(self, h: Tensor, mask: Tensor, batch: Batch) -> Tensor:
-        """Mean over the tokens of an optimiser step; the average over processes, as gradients are averaged."""
-        weight = batch[
-            "weight"
-        ].min()  # a share is either real as a whole or an empty one filled up
-        return (
-            weight
-            * self.head.loss(h, batch["tags"], mask)
-            * self.trainer.world_size
-            / batch["divisor"]
-        )
+    def loss(self, output: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+        """Return the mean over the tokens of an optimizer step; processes are averaged later."""
+        h, mask = output
+        # the sentences of a process are either all real or all fill up an empty share
+        loss = batch["weight"].min() * self.head.loss(h, batch["tags"], mask)
+        return loss * self.trainer.world_size / batch["divisor"]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        h, mask = self(batch)
-        loss = self._loss(h, mask, batch)
-        self.log("train/loss", self.over_processes(loss), prog_bar=True)
-        return loss
+    def decode(self, output: tuple[Tensor, Tensor]) -> Any:
+        return self.head.decode(*output)
 
-    def evaluate(self, stage: str, h: Tensor, mask: Tensor, batch: Batch) -> Decoded:
-        """Tags as the head decodes them, which are counted in the metrics of a stage."""
-        decoded = self.head.decode(h, mask)
-        self._metric(stage).update(decoded[0], batch["tags"], mask & (batch["weight"] > 0)[:, None])
-        return decoded
+    def update(self, stage: Stage, decoded: Any, batch: Batch) -> None:
+        real = batch["mask"] & (batch["weight"] > 0)[:, None]
+        self._metric(stage).update(decoded[0], batch["tags"], real)
 
-    def output(self, batch: Batch, h: Tensor, mask: Tensor, decoded: Decoded) -> list[Any]:
-        """What is predicted for each sentence of a batch."""
-        return _sentences(batch, decoded)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        h, mask = self(batch)
-        tokens = batch["num_tokens"]
-        self.log(
-            "val/loss", self._loss(h, mask, batch), batch_size=tokens, on_epoch=True, sync_dist=True
-        )
-        self.evaluate("val", h, mask, batch)
-
-    def on_validation_epoch_end(self) -> None:
-        values = self.finish("val")
-        for name in self.validation_scores:
-            self.log(f"val/{name}", values[name], prog_bar=name == "f1")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Any:
-        h, mask = self(batch)
-        return self.output(batch, h, mask, self.evaluate("test", h, mask, batch))
-
-    def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{key}": value for key, value in self.finish("test").items()})
-
-    def finish(self, stage: str) -> dict[str, float]:
-        """Keep the scores and tables of a stage in `results`, and reset the metric."""
+    def compute(self, stage: Stage) -> tuple[dict[str, float], dict[str, Any]]:
         metric = self._metric(stage)
         scores = metric.compute()
         confusion = scores.pop("confusion")
         values = {name: value.item() for name, value in scores.items()}
-        support = {"support": int(confusion[:-1].sum())}
-        tables: dict[str, Any] = {
+        tables = {
+            "support": int(confusion[:-1].sum()),
             "types": per_type(metric.types, confusion),
             "confusion": confusion.tolist(),
+            "rows": [*metric.types, "(spurious)"],
+            "columns": [*metric.types, "(missed)"],
         }
-        tables |= {"rows": [*metric.types, "(spurious)"], "columns": [*metric.types, "(missed)"]}
-        self.results[stage] = values | support | tables
         metric.reset()
-        return values
+        return values, tables
 
-    def _metric(self, stage: str) -> SpanF1:
+    def _metric(self, stage: Stage) -> SpanF1:
         return self.val_metric if stage == "val" else self.test_metric
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Any]:
-        h, mask = self(batch)
-        return self.output(batch, h, mask, self.head.decode(h, mask))
+    def unbatch(self, decoded: Any, batch: Batch) -> list[Any]:
+        lengths = batch["mask"].sum(1).tolist()
+        rows = zip(
+            batch["index"].tolist(),
+            batch["weight"].tolist(),
+            lengths,
+            *(part.tolist() for part in decoded),
+            strict=True,
+        )
+        return [
+            Tags(index, tags[:length], here[:length], after[:length])
+            for index, weight, length, tags, here, after in rows
+            if weight
+        ]
 
     def records(
         self, predicted: list[Tags], data: TextDataModule, stage: str
@@ -180,7 +141,6 @@ class Tagger(Task):
         self, predicted: list[Tags], data: TextDataModule, stage: str
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The same, each with the place of its text in the corpus."""
-        assert self.vocabulary is not None
         corpus, labels = data.splits[stage], self.vocabulary.labels
         gold = corpus.document_tags() if stage == "test" else None
         texts = corpus.document_texts(self.vocabulary.unit)
@@ -194,7 +154,6 @@ class Tagger(Task):
 
     def compare(self, predicted: list[Tags], data: TextDataModule) -> dict[str, dict[str, float]]:
         """Scores on entities unseen in training, and of looking up the entities of training."""
-        assert self.vocabulary is not None
         if self.vocabulary.scheme == "none":
             return {}
         corpus, entities, labels = (
@@ -222,19 +181,3 @@ class Tagger(Task):
             "unseen in training": span_scores(news, guessed),
             "dictionary lookup": span_scores(gold, map(known.look_up, tokens)),
         }
-
-
-def _sentences(batch: Batch, decoded: Decoded) -> list[Tags]:
-    lists = [part.tolist() for part in decoded]
-    rows = zip(
-        batch["index"].tolist(),
-        batch["mask"].sum(1).tolist(),
-        batch["weight"].tolist(),
-        *lists,
-        strict=True,
-    )
-    return [
-        Tags(index, tags[:length], here[:length], after[:length])
-        for index, length, weight, tags, here, after in rows
-        if weight
-    ]

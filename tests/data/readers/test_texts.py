@@ -164,7 +164,7 @@ def test_labels_that_hardly_repeat_are_refused_before_anything_is_made_of_them(
     monkeypatch.setattr("residense.data.corpus.class_targets", pytest.fail)
     data = ClassificationDataModule(str(folder), label_column="identifier")
     with pytest.raises(ValueError, match="8,000 different labels for 16,000 texts are too many"):
-        data.load()
+        data.load(None)
 
 
 def test_parquet_takes_the_names_of_its_labels(
