@@ -1,9 +1,10 @@
-"""Give the project a name of your own: package, imports, configs, documentation, environment variables.
+"""Rename the project: package, imports, configs, documentation and environment variables.
 
     python scripts/rename.py my_project
 
-Run it from anywhere, on a clean tree or on one with changes, as often as you like. It says what it changed. The licence
-keeps its copyright notice, as it asks. Afterwards: pip install -e '.[dev]' && pytest
+Run it from any directory, on a clean or modified tree, as often as needed. It prints what it
+changed. The license keeps its copyright notice, as it requires. Then run:
+pip install -e '.[dev]' && pytest
 """
 
 import keyword
@@ -26,16 +27,16 @@ PASSED = {
     "build",
     "dist",
     "__pycache__",
-}  # without git, folders to leave alone
+}  # folders to skip without git
 
 
 def forms(name: str) -> tuple[str, str, str]:
-    """A name as it is written in code, in environment variables and in prose."""
+    """Return a name as used in code, in environment variables and in prose."""
     return name, name.upper(), name.replace("_", " ").title()
 
 
 def files(root: Path) -> Iterator[Path]:
-    """The text files of the project: those that git knows or would take, or else all."""
+    """Yield the text files of the project: those known to git or not ignored, or else all files."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -56,7 +57,7 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def renamed(text: str, old: str, new: str) -> str:
-    """The text with each form of the old name in that of the new one, where it is a word or part of an identifier."""
+    """Replace each form of the old name where it is a word or part of an identifier."""
     for before, after in zip(forms(old), forms(new), strict=True):
         text = re.sub(rf"(?<![A-Za-z0-9]){before}(?![A-Za-z0-9])", after, text)
     old_class, new_class = (name.title().replace("_", "") for name in (old, new))
@@ -64,7 +65,7 @@ def renamed(text: str, old: str, new: str) -> str:
 
 
 def package(root: Path) -> str:
-    """The name that the project has now."""
+    """Return the current name of the project."""
     found = sorted(path.parent.name for path in (root / "src").glob("*/__init__.py"))
     if len(found) != 1:
         sys.exit(f"error: {root / 'src'}: expected one package, found {', '.join(found) or 'none'}")
@@ -72,7 +73,7 @@ def package(root: Path) -> str:
 
 
 def check(root: Path, old: str, new: str) -> None:
-    """Refuse what is no name for a package, and what could not be told apart from other words afterwards."""
+    """Reject invalid package names, and names that could not be told apart from other words."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", new) or keyword.iskeyword(new) or "__" in new:
         sys.exit(
             f"error: {new!r} is no name for a package: use lower-case letters, digits and single underscores"
@@ -91,7 +92,7 @@ def check(root: Path, old: str, new: str) -> None:
 
 
 def rename(root: Path, new: str) -> list[str]:
-    """Rename the project; what was changed, a line each."""
+    """Rename the project; return one line for each change."""
     old = package(root)
     if new == old:
         return []
@@ -112,7 +113,7 @@ def _read(path: Path) -> str:
 
 
 def main() -> None:
-    """Read the command line, rename, report."""
+    """Parse the command line, rename the project and print the changes."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     old, new = package(ROOT), sys.argv[1]

@@ -2,8 +2,8 @@
 
     python scripts/seeds.py 3 runs/wnut17 --config dense_ner.yaml --data.path path/to/wnut17
 
-The number of seeds, a folder for the runs, then the options of `main.py fit`. Finished runs are not repeated and
-interrupted ones are resumed, if the options and the data are still the same.
+The arguments are the number of seeds, a directory for the runs, and the options of `main.py fit`.
+Finished runs are reused and interrupted ones resumed if their options and data have not changed.
 """
 
 import io
@@ -24,7 +24,7 @@ NAMES = {"f1": "F1", "accuracy": "accuracy", "macro_f1": "macro F1", "class_accu
 
 
 def scores(runs: Mapping[Path, list[str]]) -> list[dict[str, float]]:
-    """Test scores of runs with these options, trained where they are not there yet; all are checked first."""
+    """Return the test scores of runs with given options; check all options, then train."""
     try:
         for run, options in runs.items():
             check(run, options)
@@ -34,12 +34,12 @@ def scores(runs: Mapping[Path, list[str]]) -> list[dict[str, float]]:
 
 
 def check(run: Path, options: list[str]) -> None:
-    """Refuse options that are wrong, or that are not those of the run in this folder.
+    """Raise an error if options are invalid or differ from those of an existing run.
 
     Raises:
-        ValueError: names the option, or the split of the data that differs.
+        ValueError: An option or the data of a split differs; the message names it.
     """
-    # only now, as listing the cells of a sweep should be quick
+    # imported here, so that listing the cells of a sweep is quick
     from residense.settings import configs
     from residense.settings.options import Options
 
@@ -63,10 +63,10 @@ def check(run: Path, options: list[str]) -> None:
 
 
 def check_data_and_code(run: Path, data: Any) -> None:
-    """Refuse a finished run that was trained on other data; say when it was trained by other code.
+    """Raise an error if a finished run was trained on other data; warn if by other code.
 
     Raises:
-        ValueError: names the splits that differ.
+        ValueError: Splits differ; the message names them.
     """
     from residense import __version__
     from residense.run.checkpoint_io import read
@@ -105,12 +105,12 @@ def _short(value: Any) -> str:
 
 
 def _code(state: str) -> list[str]:
-    """Commit and uncommitted changes; files that git does not know are no code of the project."""
+    """Return the commit and uncommitted changes; files unknown to git do not count as code."""
     return [part for part in state.split("# git ") if part.startswith(("rev-parse HEAD", "diff"))]
 
 
 def score(run: Path, options: list[str]) -> dict[str, float]:
-    """Test scores of the run in a folder, trained first if need be."""
+    """Return the test scores of the run in a directory, after training it if necessary."""
     if not (run / "test.json").exists():
         command = [
             sys.executable,
@@ -133,7 +133,7 @@ def score(run: Path, options: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Read the command line, train, print a line for each score."""
+    """Parse the command line, train, and print one line for each score."""
     if len(sys.argv) < 4 or not sys.argv[1].isdigit():
         sys.exit(__doc__)
     folder, options = Path(sys.argv[2]), sys.argv[3:]

@@ -1,10 +1,12 @@
-"""Submit a training to SLURM: `scripts/train.slurm` with its resources typed once.
+r"""Submit a training job to SLURM: runs `scripts/train.slurm` with the given resources.
 
     python scripts/submit.py --nodes 2 --gpus-per-node 4 --time 8:00:00 --config dense_ner.yaml
-    python scripts/submit.py --array 0-9%4 --dry-run --config dense_ner.yaml --seed_everything '$SLURM_ARRAY_TASK_ID'
+    python scripts/submit.py --array 0-9%4 --config dense_ner.yaml \
+        --seed_everything '$SLURM_ARRAY_TASK_ID'
     python scripts/submit.py --sweep configs/sweeps/wiring.yaml --time 1:00:00
 
-Options that are not listed below are those of `main.py fit`. There is one task for each GPU, or `--tasks-per-node`.
+Options that are not listed below are passed to `main.py fit`. There is one task per GPU, or
+`--tasks-per-node`.
 """
 
 import argparse
@@ -32,7 +34,7 @@ SBATCH = (
 
 
 def command(words: Sequence[str]) -> tuple[list[str], bool]:
-    """The sbatch command of a command line, and whether it is only to be shown."""
+    """Return the sbatch command, and whether to print it only."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -75,7 +77,7 @@ def command(words: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def main() -> None:
-    """Show or submit."""
+    """Print or submit the job."""
     words, only_show = command(sys.argv[1:])
     print(shlex.join(words))
     if not only_show:

@@ -1,11 +1,11 @@
-"""A grid of configs/sweeps without W&B.
+"""Run a grid of configs/sweeps without W&B.
 
-    python scripts/sweep.py configs/sweeps/wiring.yaml                 print the options of each cell, a line each
-    python scripts/sweep.py configs/sweeps/wiring.yaml runs/wiring     train them all, print a table of the test scores
+    python scripts/sweep.py configs/sweeps/wiring.yaml                 print the options of each cell
+    python scripts/sweep.py configs/sweeps/wiring.yaml runs/wiring     train and report all cells
 
-Options behind the folder are added to each cell. All cells are checked before the first is trained. Finished runs are
-not repeated and interrupted ones are resumed, if the options and the data are still the same.
-`scripts/submit.py --sweep FILE` makes a SLURM array of the same cells.
+Options after the directory are added to each cell. All cells are checked before the first one is
+trained. Finished runs are reused and interrupted ones resumed if their options and data have not
+changed. `scripts/submit.py --sweep FILE` submits the same cells as a SLURM array.
 """
 
 import itertools
@@ -21,10 +21,10 @@ from residense.settings import configs
 
 
 def cells(path: Path) -> list[list[str]]:
-    """The options of `main.py fit` for each combination of the values, the last parameter changing fastest.
+    """Return the options of `main.py fit` for each cell; the last parameter varies fastest.
 
     Raises:
-        SystemExit: the file is no grid that can be run.
+        SystemExit: The file is not a grid that can be run.
     """
     if not path.is_file():
         sys.exit(f"error: no sweep {path}; there are some in configs/sweeps/")
@@ -54,12 +54,12 @@ def cells(path: Path) -> list[list[str]]:
 
 
 def folder_of(cell: list[str]) -> str:
-    """The values of a cell as the name of a folder."""
+    """Return a directory name for the values of a cell."""
     return "-".join(re.sub(r"[^\w.]+", "_", word.partition("=")[2]) for word in cell)
 
 
 def main() -> None:
-    """Print the cells, or train them."""
+    """Print the cells or train them."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     found = cells(Path(sys.argv[1]))

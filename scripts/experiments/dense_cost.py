@@ -1,14 +1,15 @@
-"""Memory and time of one training step of `Dense`, against `Residual` and against concatenation by `torch.cat`.
+"""Memory and time of a training step of `Dense`, against `Residual` and against `torch.cat`.
 
     python scripts/experiments/dense_cost.py > docs/dense_cost.md
 
-Convolutions on 1024 tokens (16 sentences of 64), growth rate 32, bottleneck 4: every block reads a width of 128, and
-writes 32 under `Dense`, 128 under `Residual`. `torch.cat` is the textbook: each block concatenates, normalises,
-rectifies and maps all there is. "Recomputed" is `Dense` under `activation_checkpointing: true`.
+Convolutions on 1024 tokens (16 sentences of 64), growth rate 32, bottleneck 4: every block reads 128
+features, and writes 32 under `Dense` and 128 under `Residual`. `torch.cat` is the usual
+implementation, in which each block concatenates, normalizes, rectifies and maps all earlier outputs.
+"Recomputed" is `Dense` with `activation_checkpointing: true`.
 
-Saved: bytes of the tensors that autograd keeps for the backward pass, each storage once, without parameters; what
-recomputation begins from, the outputs of the blocks, is not among them. Peak: resident memory above what it was before
-the step, each in a fresh process. Time: median of steps in turn, one thread.
+Saved: bytes of the tensors that autograd stores for the backward pass, each storage once, without
+parameters and without the block outputs from which recomputation starts. Peak: resident memory above
+that before the step, each in a new process. Time: median over interleaved steps, one thread.
 """
 
 import json
@@ -34,7 +35,7 @@ DEPTHS = (4, 8, 16, 32, 64)
 
 
 class Concatenated(Connection):
-    """A dense block by the book: norm, relu and a linear map of the concatenation, for each block anew."""
+    """The usual dense connection: norm, ReLU and a linear map of the concatenation for each block."""
 
     def __init__(self, layout: Layout):
         super().__init__(layout)
@@ -74,14 +75,14 @@ def encoder(connection: Any, depth: int, **options: Any) -> Encoder:
 
 
 def step(model: Encoder) -> None:
-    """Forward and backward."""
+    """Run a forward and a backward pass."""
     x = torch.randn(*SHAPE, WIDTH)
     model(x, torch.ones(SHAPE, dtype=torch.bool))[0].square().mean().backward()
     model.zero_grad()
 
 
 def saved_bytes(model: Encoder) -> int:
-    """Bytes kept for the backward pass."""
+    """Return the number of bytes stored for the backward pass."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -103,14 +104,14 @@ def saved_bytes(model: Encoder) -> int:
 
 
 def memory(kind: str) -> int:
-    """`VmRSS`, resident bytes now, or `VmHWM`, the most there have been."""
+    """Return `VmRSS`, the current resident bytes, or `VmHWM`, their peak."""
     found = re.search(rf"{kind}:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) * 1024
 
 
 def measure(variant: str, depth: int) -> dict[str, float]:
-    """Saved and resident MiB of one step; for a fresh process."""
+    """Return the saved and resident MiB of one step; run it in a new process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     step(VARIANTS[variant](2))  # what torch itself allocates at first use
@@ -125,7 +126,7 @@ def measure(variant: str, depth: int) -> dict[str, float]:
 
 
 def times(depth: int) -> dict[str, float]:
-    """Median milliseconds of a step of each variant, taken in turn."""
+    """Return the median milliseconds of a step of each variant, interleaved."""
     torch.set_num_threads(1)
     models = {name: make(depth) for name, make in VARIANTS.items()}
     found: dict[str, list[float]] = {name: [] for name in models}
@@ -138,7 +139,7 @@ def times(depth: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure all in processes of their own, and print a table."""
+    """Measure each variant in its own process and print a table."""
     if len(sys.argv) > 1:
         depth = int(sys.argv[2])
         print(json.dumps(times(depth) if sys.argv[1] == "times" else measure(sys.argv[1], depth)))
@@ -163,7 +164,7 @@ def main() -> None:
         for name, row in rows.items():
             cells += [f"{row['saved']:.1f}", f"{row['peak']:.1f}", f"{clock[name]:.0f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
-    print("\n`Dense` as a share of `torch.cat`, with the same blocks: " + "; ".join(shares) + ".")
+    print("\n`Dense` relative to `torch.cat`, with the same blocks: " + "; ".join(shares) + ".")
 
 
 def call(what: str, depth: int) -> dict[str, float]:

@@ -1,8 +1,9 @@
-"""Table and plot of what `scripts/experiments/depth_sweep.py` has trained.
+"""Print tables and draw a figure of the results of `scripts/experiments/depth_sweep.py`.
 
     python scripts/experiments/depth_report.py docs/depth.csv docs/depth.png > docs/depth_table.md
 
-Mean and standard deviation of the seeds.
+Values are means and standard deviations over the seeds. A second figure, depth_synthetic.png, has
+only the panels of the synthetic corpus at width 64.
 """
 
 import csv
@@ -18,6 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 Row = dict[str, str]
+NAMES = {"embedded": "synthetic corpus", "wnut17": "WNUT-17"}
 ORDER = ("Plain", "Residual", "Dense", "DepthWeighted", "HyperConnections")
 
 
@@ -34,7 +36,7 @@ def mean(rows: list[Row]) -> tuple[float, float]:
 
 
 def table(rows: list[Row]) -> str:
-    """One line for each connection, one column for each depth."""
+    """Return a table with a row for each connection and a column for each depth."""
     cells = groups(rows, "connection", "depth")
     depths = sorted({int(row["depth"]) for row in rows})
     lines = [
@@ -45,7 +47,7 @@ def table(rows: list[Row]) -> str:
     ]
     for name in sorted({row["connection"] for row in rows}, key=_place):
         found = [cells.get((name, str(depth)), []) for depth in depths]
-        losses = ["{:.3f} +- {:.3f}".format(*mean(cell)) if cell else "" for cell in found]
+        losses = ["{:.3f} ± {:.3f}".format(*mean(cell)) if cell else "" for cell in found]
         largest = [row["parameters"] for cell in found for row in cell][-1]
         lines.append("| " + " | ".join([f"`{name}`", *losses, f"{int(largest):,}"]) + " |")
     return "\n".join(lines)
@@ -56,10 +58,10 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Loss against depth, one panel for each corpus, block and kind of rows."""
+    """Draw the loss against the depth, with a panel for each corpus, block and kind of rows."""
     swept = [row for row in rows if row["connection"] in ORDER]
     panels = groups(swept, "rows", "corpus", "block")
-    columns = 3
+    columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         lines, columns, figsize=(4 * columns, 3.2 * lines), layout="constrained", squeeze=False
@@ -77,7 +79,7 @@ def plot(rows: list[Row], path: Path) -> None:
             )
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
-        axis.set_title(", ".join([key[1], key[2], key[0]]), fontsize=9)
+        axis.set_title(", ".join([NAMES[key[1]], key[2], key[0]]), fontsize=9)
         axis.set_xlabel("blocks")
         axis.set_ylabel("training loss")
         axis.xaxis.set_major_formatter("{x:.0f}")
@@ -95,7 +97,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Read the results, print the tables, draw the plot."""
+    """Read the results, print the tables and draw the figure."""
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     with Path(sys.argv[1]).open(newline="") as file:
@@ -103,8 +105,11 @@ def main() -> None:
     for (kind, corpus, block), part in sorted(
         groups(rows, "rows", "corpus", "block").items(), reverse=True
     ):
-        print(f"### {corpus}, {block}, {kind}\n\n{table(part)}\n")
-    plot(rows, Path(sys.argv[2]))
+        print(f"### {NAMES[corpus]}, {block}, {kind}\n\n{table(part)}\n")
+    path = Path(sys.argv[2])
+    plot(rows, path)
+    synthetic = [row for row in rows if (row["corpus"], row["rows"]) == ("embedded", "width 64")]
+    plot(synthetic, path.with_stem(f"{path.stem}_synthetic"))
 
 
 if __name__ == "__main__":

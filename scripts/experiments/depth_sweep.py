@@ -1,10 +1,11 @@
-"""Train encoders of growing depth under several connections, and report the loss that training reaches.
+"""Train encoders of increasing depth with several connections and record their training loss.
 
-    python scripts/experiments/depth_sweep.py docs/depth.csv [--wnut17 path/to/wnut17] [--block conv] [--threads 1]
+    python scripts/experiments/depth_sweep.py docs/depth.csv [--wnut17 path/to/wnut17]
+        [--block conv] [--threads 1]
 
-Each cell (corpus, block, connection, depth, seed) is trained alike: width 64, 300 steps of 512 tokens, AdamW, no
-dropout; its loss is the mean over the last 50 steps. Cells that the file has are not repeated, so an interrupted call
-goes on where it stopped. `scripts/experiments/depth_report.py` makes the table and the plot.
+All cells (corpus, block, connection, depth, seed) use width 64, 300 steps of 512 tokens, AdamW and
+no dropout. The loss is the mean over the last 50 steps. Cells that are in the file are skipped, so
+an interrupted sweep can be resumed. `scripts/experiments/depth_report.py` makes tables and a figure.
 """
 
 import argparse
@@ -65,15 +66,15 @@ OTHERS: dict[str, Any] = {
 
 
 class Cell(NamedTuple):
-    """What is trained.
+    """A model to train.
 
     Attributes:
-        rows: whether widths are the same, or the numbers of parameters.
-        corpus: the synthetic corpus, called `embedded` in the file, or `wnut17`.
-        block: kind of the blocks.
-        connection: class of the connection.
-        depth: number of blocks; two of them make a Transformer layer.
-        seed: seed of weights and batches.
+        rows: Whether connections are compared at the same width or with equal parameters.
+        corpus: `embedded`, the synthetic corpus, or `wnut17`.
+        block: Kind of the blocks.
+        connection: Class of the connection.
+        depth: Number of blocks; a Transformer layer has two.
+        seed: Seed of weights and batches.
     """
 
     rows: str
@@ -85,7 +86,7 @@ class Cell(NamedTuple):
 
 
 def cells() -> Iterator[Cell]:
-    """All cells, the cheap ones first."""
+    """Yield all cells, cheap ones first."""
     for depth, seed in product((2, 4, 8, 16, 32, 64), SEEDS):
         for connection in SWEPT:
             yield Cell("width 64", "embedded", "conv", connection, depth, seed)
@@ -100,7 +101,7 @@ def cells() -> Iterator[Cell]:
 
 
 class Losses(L.Callback):
-    """The training loss of each step."""
+    """Record the training loss of each step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -112,7 +113,7 @@ class Losses(L.Callback):
 
 
 def encoder(cell: Cell, in_dim: int, width: int = WIDTH, connection: str = "") -> Encoder:
-    """The encoder of a cell; with another width or connection where parameters are compared."""
+    """Return the encoder of a cell, optionally with another width or connection."""
     wiring = (SWEPT | OTHERS)[connection or cell.connection]
     if wiring is Dense:
         wiring = partial(Dense, growth_rate=width // 4, bottleneck=4)  # blocks read the width
@@ -122,7 +123,7 @@ def encoder(cell: Cell, in_dim: int, width: int = WIDTH, connection: str = "") -
 
 
 def equal_width(cell: Cell, in_dim: int) -> int:
-    """The width with which a connection has as many parameters as `Residual` at the common width."""
+    """Return the width at which a connection has about as many parameters as `Residual`."""
     wanted = count(encoder(cell, in_dim, connection="Residual"))
     return min(
         range(8, 257, 4), key=lambda width: abs(count(encoder(cell, in_dim, width)) - wanted)
@@ -134,7 +135,7 @@ def count(module: torch.nn.Module) -> int:
 
 
 def train(cell: Cell, wnut17: str | None) -> dict[str, Any]:
-    """Train a cell; what came of it."""
+    """Train a cell and return its results."""
     L.seed_everything(cell.seed, verbose=False)
     data = (
         TaggingDataModule(path=wnut17, batch_tokens=512) if cell.corpus == "wnut17" else embedded()
@@ -175,7 +176,7 @@ def embedded() -> TaggingDataModule:
 
 
 def main() -> None:
-    """Read the command line, and train what is missing."""
+    """Parse the command line and train the missing cells."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,10 @@
-"""Draw the wiring of every connection from its connection map, measured on real tokens after a short training.
+"""Draw the wiring of each connection from its connection map after a short training.
 
     python scripts/experiments/draw_connections.py docs/connections
 
-One picture for each connection: six convolutions, 64 wide, 300 steps on the synthetic corpus. On the left the stage, an
-arc from each source to each block that reads it, as strong as its share of the read; on the right the map itself.
+Each figure shows six convolutions of width 64 after 300 steps on the synthetic corpus. On the left
+is the stage, with an arc from each source to each block that reads it, whose strength is the
+contribution of the source; on the right is the connection map.
 """
 
 import logging
@@ -69,7 +70,7 @@ CONNECTIONS: dict[str, Any] = {
 
 
 def trained_map(connection: Any) -> Tensor:
-    """The map [depth + 1, depth + 1] of one stage, over a batch of the validation set."""
+    """Return the map [depth + 1, depth + 1] of a stage over a validation batch."""
     L.seed_everything(0, verbose=False)
     data = TaggingDataModule(synthetic=Synthetic())
     make = partial(
@@ -102,7 +103,7 @@ def trained_map(connection: Any) -> Tensor:
 
 
 def draw(map_: Tensor, title: str, path: Path) -> None:
-    """Draw a map as a wiring and as a table."""
+    """Draw a map as a wiring and as a matrix."""
     shares = map_.abs() / map_.abs().sum(1, keepdim=True)
     names = ["x", *[f"f{i + 1}" for i in range(len(map_) - 1)]]
     figure, (left, right) = plt.subplots(

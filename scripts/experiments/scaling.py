@@ -1,18 +1,20 @@
-"""Tokens per second in training: one process, two that share each batch, and two that know nothing of each other.
+"""Training throughput of one process, of two with DDP, and of two independent processes.
 
     python scripts/experiments/scaling.py --pairs 5 --batch_tokens 512 4096
 
-The last are the most that two cores can do: what memory and clock allow, without communication. The three take turns,
-as many rounds as `--pairs` says, each process with one thread. Further options are those of `main.py fit`.
+Independent processes are the upper bound on two cores: they share memory and clock but do not
+communicate. The three variants take turns for `--pairs` rounds, with one thread per process.
+Further options are passed to `main.py fit`.
 
-Rates are `train/tokens_per_s` of metrics.csv, tokens of the global batch by the seconds between the beginning and the
-end of each batch; the first epoch warms up and in the last one of two may be alone: both are left out. The rates of
-two runs are added.
+Rates are `train/tokens_per_s` in metrics.csv: tokens of the global batch per second between the
+start and the end of each batch. The first epoch (warmup) and the last one (in which one of two
+processes may be alone) are excluded. The rates of two runs are added.
 
-All-reduce: what DDP's own timers, sampled in every step of the first process, say that lies between the start of the
-first bucket's all-reduce and the end of the last one's, as a share of the seconds of the step, waiting for the other
-process included. Exposed: the part of it after the last gradient was computed, which is not hidden behind the backward
-pass; what it costs the backward pass is not seen here, but in DDP / two.
+All-reduce: time between the start of the first all-reduce of a bucket and the end of the last one,
+as a fraction of the step, including waiting for the other process. It comes from the timers of DDP,
+sampled in every step of the first process. Exposed: the part after the last gradient was computed,
+which is not hidden behind the backward pass. Slowdown of the backward pass itself shows only in
+DDP / two.
 """
 
 import argparse
@@ -34,7 +36,7 @@ COLUMNS = ("one", "DDP", "two", "DDP / one", "DDP / two", "all-reduce", "exposed
 
 
 class AllReduce(L.Callback):
-    """Adds up the seconds of the first process that go into the all-reduce; a run is given this by its class path."""
+    """Sum the seconds that the first process spends in the all-reduce."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.ddp: Any = trainer.strategy.model
@@ -64,7 +66,7 @@ class AllReduce(L.Callback):
 
 
 def start(run: Path, device: int, options: list[str]) -> subprocess.Popen[str]:
-    """Begin to train in a process of its own, on the GPU of that number if on any."""
+    """Start a training in its own process, on the given GPU if any."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     if "--trainer.devices=1" in options:
         environment["CUDA_VISIBLE_DEVICES"] = str(device)
@@ -75,7 +77,7 @@ def start(run: Path, device: int, options: list[str]) -> subprocess.Popen[str]:
 
 
 def train(runs: int, options: list[str]) -> tuple[float, dict[str, float]]:
-    """Tokens per second of so many runs at once, and the seconds of the all-reduce where there is one."""
+    """Return tokens per second of several simultaneous runs, and seconds in the all-reduce."""
     with tempfile.TemporaryDirectory() as folder:
         directories = [Path(folder) / str(number) for number in range(runs)]
         processes = [start(run, number, options) for number, run in enumerate(directories)]
@@ -89,7 +91,7 @@ def train(runs: int, options: list[str]) -> tuple[float, dict[str, float]]:
 
 
 def rate(run: Path) -> float:
-    """Tokens per second of all epochs but the first and the last, which are equally long."""
+    """Return tokens per second over all epochs but the first and the last."""
     with (run / "metrics.csv").open(newline="") as stream:
         rates = [
             float(row["train/tokens_per_s"])
@@ -100,7 +102,7 @@ def rate(run: Path) -> float:
 
 
 def compare(options: list[str]) -> dict[str, float]:
-    """One round."""
+    """Run one round."""
     one, _ = train(1, [*options, "--trainer.devices=1"])
     shared = [
         "--trainer.devices=2",
@@ -125,7 +127,7 @@ def row(name: str, values: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Measure, and print a table for each size of the batch."""
+    """Measure and print a table for each batch size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""Stop many runs at many places, resume them, and see that each ends as if nothing had stopped it.
+"""Interrupt many runs at random points, resume them, and compare them with uninterrupted runs.
 
     python scripts/experiments/soak.py --n 120                 120 runs of four kinds, each stopped twice
     python scripts/experiments/soak.py --n 120 --seed 7        the same points again
     python scripts/experiments/soak.py --slurm --n 20          20 signals on a real SLURM
 
-The tests are those of `pytest -m slow tests/e2e/test_kill_points.py` and
-`pytest -m slurm tests/e2e/slurm`, which run fewer.
+These are the tests `pytest -m slow tests/e2e/test_kill_points.py` and
+`pytest -m slurm tests/e2e/slurm` with more runs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SLURM = ("-m", "slurm", "-n", "0", "tests/e2e/slurm/test_training.py")
 
 
 def soak(tests: tuple[str, ...], n: int, seed: int) -> tuple[list[ElementTree.Element], int]:
-    """Run the tests; their results, and the exit code."""
+    """Run the tests; return their results and the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [
@@ -42,7 +42,7 @@ def soak(tests: tuple[str, ...], n: int, seed: int) -> tuple[list[ElementTree.El
 
 
 def table(cases: list[ElementTree.Element]) -> str:
-    """A row for each kind: how many points, by event and place, and how many of their runs differ."""
+    """Return a table with a row for each kind of run: points by event and place, and differences."""
     points: dict[str, list[tuple[str, str]]] = defaultdict(list)
     runs, failed = Counter[str](), Counter[str]()
     for case in cases:
@@ -69,7 +69,7 @@ def _counts(counter: Counter[str]) -> str:
 
 
 def main() -> None:
-    """Run and report."""
+    """Run the tests and report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""How long `main.py --help` and a config error take, against the bare import that no LightningCLI can avoid.
+"""Time `main.py --help` and a config error against the import that any LightningCLI needs.
 
     python scripts/experiments/startup.py 5
 
-Each round runs the three commands in turn; medians and their ratio to the import are printed.
+Each round runs the three commands; medians and their ratios to the import are printed.
 """
 
 import statistics

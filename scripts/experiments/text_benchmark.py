@@ -1,12 +1,15 @@
-"""Train on real corpora of texts and print a table: mean and standard deviation of seeds, beside a linear baseline.
+r"""Train on real text corpora and print test scores beside a linear baseline.
 
     python scripts/experiments/text_benchmark.py DATA runs/texts
-    python scripts/experiments/text_benchmark.py DATA runs/texts --rows sst2 --model.encoder.connection Residual
+    python scripts/experiments/text_benchmark.py DATA runs/texts --rows sst2 \
+        --model.encoder.connection Residual
 
-DATA is a folder with the corpora and glove-6b-50d; `embedded` needs none. Each row has its config; options of
-`main.py fit` are added to it. The baseline of texts and intents is a logistic regression on TF-IDF of 1-2-grams
-(characters, 1-3, in Chinese) on the same splits; that of slots looks up the slots of training, that of parts of speech
-knows the most frequent one of each word. Finished runs are not repeated if options and data are the same.
+DATA is a directory with the corpora and glove-6b-50d; `embedded`, the synthetic corpus, needs none.
+Each row has its config, to which options of `main.py fit` are added. Scores are means and standard
+deviations over seeds. The baseline for texts and intents is logistic regression on TF-IDF of word
+1-2-grams (character 1-3-grams in Chinese) on the same splits, for slots a lookup of the training
+slots, and for parts of speech the most frequent tag of each word. Finished runs are reused if their
+options and data have not changed.
 """
 
 import argparse
@@ -32,7 +35,7 @@ VECTORS = "glove-6b-50d/glove.6B.50d.top60k.txt.gz"
 
 @dataclass
 class Row:
-    """A corpus, how it is read, and how it is trained on."""
+    """A corpus and its options for reading and training."""
 
     folder: str | None
     config: str
@@ -74,7 +77,7 @@ ROWS = {
 
 
 def options(row: Row, data: Path) -> list[str]:
-    """Of `main.py fit`."""
+    """Return the options of `main.py fit`."""
     flags = [f"--config={row.config}", "--logger=csv"]
     if row.folder is not None:
         flags.append(f"--data.path={data / row.folder}")
@@ -85,7 +88,7 @@ def options(row: Row, data: Path) -> list[str]:
 
 
 def text_baseline(row: Row, data: Path) -> float:
-    """Test accuracy of a linear model of n-grams, in percent."""
+    """Return the test accuracy of a linear n-gram model in percent."""
     read = ClassificationDataModule(
         path=None if row.folder is None else str(data / row.folder), **row.data
     )
@@ -103,7 +106,7 @@ def text_baseline(row: Row, data: Path) -> float:
 
 
 def tag_baseline(row: Row, data: Path) -> float:
-    """Test accuracy of the most frequent tag of each word, and of all words for unknown ones, in percent."""
+    """Return the test accuracy of the most frequent tag of each word in percent."""
     read = TaggingDataModule(path=str(data / str(row.folder)), **row.data)
     read.setup("test")
     (train, tags), (tokens, right) = (
@@ -119,7 +122,7 @@ def tag_baseline(row: Row, data: Path) -> float:
 
 
 def baselines(row: Row, data: Path, run: Path) -> dict[str, float]:
-    """What stands beside each score."""
+    """Return the baseline of each score."""
     if row.config == "lstm_dense_pos.yaml":
         return {"accuracy": tag_baseline(row, data)}
     if row.config == "lstm_dense_slots.yaml":
@@ -131,7 +134,7 @@ def baselines(row: Row, data: Path, run: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train, report."""
+    """Train and report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

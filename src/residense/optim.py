@@ -1,4 +1,4 @@
-"""Learning-rate schedules by optimiser step, injected as `(optimizer, total_steps) -> scheduler`."""
+"""Learning rate schedules by optimizer step, created as `schedule(optimizer, total_steps)`."""
 
 import math
 from typing import Any, Literal
@@ -10,14 +10,14 @@ from residense.settings.bounds import Share
 
 
 class Warmup(LambdaLR):
-    """Linear warm-up, then constant, linear or cosine decay.
+    """Linear warmup, followed by constant, linear or cosine decay.
 
     Args:
-        optimizer: whose learning rate is scheduled.
-        total_steps: optimiser steps of the whole run.
-        warmup: share of all steps in which the learning rate rises from zero.
-        decay: how it falls afterwards: `constant` (not at all), `linear` or `cosine`.
-        floor: share of the learning rate that is left at the end.
+        optimizer: Optimizer whose learning rate is scheduled.
+        total_steps: Number of optimizer steps of the run.
+        warmup: Fraction of the steps in which the learning rate rises from zero.
+        decay: Decay after the warmup: `constant` (no decay), `linear` or `cosine`.
+        floor: Fraction of the learning rate at the end.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Warmup(LambdaLR):
         super().__init__(optimizer, factor)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on; where the run has become longer, at the rate that the longer run has at this step."""
+        """Resume the schedule; if the run was extended, use its learning rate at this step."""
         super().load_state_dict(state_dict)
         for group, rate, factor in zip(
             self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True

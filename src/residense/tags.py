@@ -1,9 +1,9 @@
-"""Tag schemes: how a sequence of tags spells typed spans.
+"""Tag schemes: how a sequence of tags encodes typed spans.
 
-Every scheme is four letters (begin, inside, end, single) around "O", and every question about legality is a
-question about two neighbouring tags, where a sentence border behaves exactly like an "O".
-Spans follow conlleval (Tjong Kim Sang & De Meulder 2003, https://aclanthology.org/W03-0419), which reads any
-sequence of tags, proper or not.
+Every scheme consists of four letters (begin, inside, end, single) and "O". Whether a sequence is
+legal depends only on pairs of neighboring tags, where a sentence boundary counts as "O". Spans
+follow conlleval (Tjong Kim Sang & De Meulder 2003, https://aclanthology.org/W03-0419), which reads
+any sequence of tags, legal or not.
 """
 
 from collections import Counter
@@ -18,14 +18,14 @@ import numpy as np
 # Letters for begin, inside, end and single; the order breaks ties in `detect`.
 _LETTERS = {"IOB2": "BIIB", "IOB1": "BIII", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 _ALIASES = {"BIO": "IOB2"}
-# What a letter means, whichever the scheme it comes from, in the letters of IOBES.
+# The meaning of a letter of any scheme, as a letter of IOBES.
 _ROLE = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "O": "O"}
 
 SCHEMES: tuple[str, ...] = tuple(_LETTERS)
 
 
 class Span(NamedTuple):
-    """An entity: tokens `start` to `end` (exclusive) of one type."""
+    """An entity: tokens `start` to `end` (exclusive) and their type."""
 
     start: int
     end: int
@@ -33,12 +33,12 @@ class Span(NamedTuple):
 
 
 class LegalTransitions(NamedTuple):
-    """Which of K tags may follow which.
+    """Legal transitions between K tags.
 
     Attributes:
-        follow: [K, K], from the tag before (row) to the tag after (column).
-        start: [K], which tags may start a sentence.
-        end: [K], which tags may end it.
+        follow: Whether a tag (column) may follow another (row) [K, K].
+        start: Whether a tag may start a sentence [K].
+        end: Whether a tag may end a sentence [K].
     """
 
     follow: np.ndarray
@@ -47,19 +47,19 @@ class LegalTransitions(NamedTuple):
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """Return prefix and type of a tag: "B-PER" gives ("B", "PER"), "O" gives ("O", "")."""
+    """Return the prefix and type of a tag: ("B", "PER") for "B-PER", ("O", "") for "O"."""
     prefix, _, type_ = tag.partition("-")
     return prefix, type_
 
 
 def spans(tags: Sequence[str]) -> list[Span]:
-    """Return the spans of a sentence by the conlleval rule, for tags of any scheme.
+    """Return the spans of a sentence by the rules of conlleval, for tags of any scheme.
 
-    A span opens at B or S, at a change of type, and at an I or E with nothing to continue; it closes after E
-    or S. This is the default mode of seqeval, with L, U and M read as E, S and I.
+    A span starts at B or S, at a change of type, and at an I or E without a span to continue; it
+    ends after E or S. This is the default mode of seqeval, with L, U and M read as E, S and I.
 
     Args:
-        tags: The tags of one sentence.
+        tags: Tags of one sentence.
     """
     found: list[Span] = []
     unfinished = False
@@ -75,13 +75,13 @@ def spans(tags: Sequence[str]) -> list[Span]:
 
 
 def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
-    """Return the tags that spell non-overlapping spans in a scheme.
+    """Return the tags of non-overlapping spans in a scheme.
 
     Args:
-        spans: The spans, in any order.
+        spans: Spans in any order.
         length: Number of tokens of the sentence.
-        scheme: One of `SCHEMES`, or "BIO" for IOB2. IOB1 writes B- only where a span directly follows another
-            of the same type.
+        scheme: One of `SCHEMES`, or "BIO" for IOB2. IOB1 uses B- only if a span directly follows
+            another one of the same type.
     """
     scheme = _canonical(scheme)
     begin, inside, end, single = _LETTERS[scheme]
@@ -107,11 +107,11 @@ def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
 
 
 def convert(tags: Sequence[str], target: str) -> list[str]:
-    """Return tags of any scheme rewritten in another; the spans stay the same.
+    """Convert tags of any scheme to another scheme; the spans stay the same.
 
     Args:
-        tags: The tags of one sentence.
-        target: The scheme to write.
+        tags: Tags of one sentence.
+        target: Scheme to convert to.
     """
     return encode(spans(tags), len(tags), target)
 
@@ -119,19 +119,19 @@ def convert(tags: Sequence[str], target: str) -> list[str]:
 def detect(sentences: Iterable[Sequence[str]]) -> str:
     """Return the scheme of a corpus, or "none" if its tags are plain labels such as NOUN.
 
-    Of the schemes that have all the prefixes seen, the one that the fewest neighbouring tags violate wins; a
-    tie goes to the first of `SCHEMES`, which is IOB2. So a few improper tags do not matter, and a corpus
-    without entities is IOB2.
+    Among the schemes that have all prefixes of the corpus, the one with the fewest violations is
+    chosen; ties go to the first of `SCHEMES`. A few illegal tags therefore do not matter, and a
+    corpus without entities is IOB2.
 
     Args:
-        sentences: The tags of each sentence.
+        sentences: Tags of each sentence.
 
     Raises:
-        ValueError: Prefixed and plain tags are mixed, or no scheme has all the prefixes.
+        ValueError: Tags with and without a prefix are mixed, or no scheme has all prefixes.
     """
     pairs = Counter(pair for tags in sentences for pair in pairwise(("O", *tags, "O")))
     seen = {tag for _, tag in pairs if tag != "O"}
-    # A prefix is one character: the hyphens of "-LRB-" or "NN-SHORT" do not make those tags span tags.
+    # A prefix is one character, so "-LRB-" and "NN-SHORT" are plain labels.
     prefixed = {tag for tag in seen if tag[1:2] == "-" and len(tag) > 2}
     if seen and not prefixed:
         return "none"
@@ -157,12 +157,12 @@ def detect(sentences: Iterable[Sequence[str]]) -> str:
 def improper(tags: Sequence[str], scheme: str) -> list[int]:
     """Return the positions that violate a scheme.
 
-    A position is improper if its tag may not follow the one before it, or if it is the last one and leaves a
-    span without its end.
+    A position violates the scheme if its tag may not follow the previous one, or if it is the last
+    position and leaves a span without its end.
 
     Args:
-        tags: The tags of one sentence.
-        scheme: The scheme that they should follow; nothing violates "none".
+        tags: Tags of one sentence.
+        scheme: Scheme of the tags; nothing violates "none".
     """
     if scheme == "none":
         return []
@@ -173,11 +173,11 @@ def improper(tags: Sequence[str], scheme: str) -> list[int]:
 
 
 def legal_transitions(labels: Sequence[str], scheme: str) -> LegalTransitions:
-    """Return which of the K labels may follow which, and start and end a sentence.
+    """Return the legal transitions between K labels.
 
     Args:
-        labels: The tags.
-        scheme: The scheme; for "none" everything is legal.
+        labels: Labels in the order of their ids.
+        scheme: Scheme of the labels; everything is legal for "none".
     """
     size = len(labels)
     if scheme == "none":
@@ -193,7 +193,7 @@ def legal_transitions(labels: Sequence[str], scheme: str) -> LegalTransitions:
 
 
 def _legal(before: str, after: str, scheme: str) -> bool:
-    """Tell whether one tag may follow another; "O" also stands for the border of a sentence."""
+    """Return whether one tag may follow another; "O" also stands for a sentence boundary."""
     if after != "O" and after[:1] not in set(_LETTERS[scheme]):
         return False
     (role_before, type_before), (role, type_) = _read(before), _read(after)
@@ -208,7 +208,7 @@ def _legal(before: str, after: str, scheme: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _read(tag: str) -> tuple[str, str]:
-    """Return role and type; a bare "B" has the type "_", as in seqeval."""
+    """Return the role and type of a tag; a bare "B" has the type "_", as in seqeval."""
     prefix, type_ = split_tag(tag)
     if prefix not in _ROLE:
         raise ValueError(
@@ -227,5 +227,5 @@ def _canonical(scheme: str) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names for a message, shortened, with control characters escaped."""
+    """Return the first few names for a message, shortened, with control characters escaped."""
     return ", ".join(shortened(name) for name in sorted(names)[:5])

@@ -1,4 +1,4 @@
-"""Every command of the READMEs runs as it stands, with less to train; both READMEs have the same."""
+"""Every command of the README and its pages runs as printed, on less data; both READMEs agree."""
 
 import gzip
 import os
@@ -14,6 +14,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 README, CHINESE = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+PAGES = README + "".join(
+    (ROOT / "docs" / name).read_text() for name in ("usage.md", "extending.md")
+)
 PARTS = ("README.md", "main.py", "pyproject.toml", "configs", "scripts", "src")
 ELSEWHERE = {  # commands that are only written down here, and where they run
     "pip": ".ci/run",
@@ -43,7 +46,7 @@ def blocks(text: str, language: str) -> list[str]:
     ]
 
 
-COMMANDS = blocks(README, "bash")
+COMMANDS = blocks(PAGES, "bash")
 
 
 def program(path: Path, content: str) -> None:
@@ -54,7 +57,7 @@ def program(path: Path, content: str) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path, trained: Path) -> Path:
-    """The project and what the README takes for granted: a run, a corpus, texts, vectors, and its own examples."""
+    """The project and what the README assumes: a run, a corpus, texts, vectors, its examples."""
     for name in PARTS:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
@@ -69,7 +72,7 @@ def clone(tmp_path: Path, trained: Path) -> Path:
     (tmp_path / "texts.txt").write_text("Anna Smith lives in Paris.\nNobody does.\n")
     vectors = "".join(f"{word} {' '.join(['0.5'] * 8)}\n" for word in ("anna", "paris", "lives"))
     (tmp_path / "glove.6B.50d.txt.gz").write_bytes(gzip.compress(vectors.encode()))
-    for example in blocks(README, "python"):
+    for example in blocks(PAGES, "python"):
         (tmp_path / example.split()[1]).write_text(example)
     sweep = tmp_path / "configs" / "sweeps" / "wiring.yaml"
     content = yaml.safe_load(sweep.read_text())
@@ -137,10 +140,12 @@ def test_what_the_recipes_are_about_is_all_there() -> None:
     ] == []
 
 
-def test_every_file_that_the_readmes_name_is_there() -> None:
-    for text in (README, CHINESE):
-        links = re.findall(r"\]\(([^)#:]+)\)", text)
-        assert links and [link for link in links if not (ROOT / link).exists()] == []
+def test_every_file_that_the_documentation_links_to_is_there() -> None:
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+        links = re.findall(r"\]\(([^):]+)\)", text)
+        broken = [link for link in links if not (page.parent / link.partition("#")[0]).exists()]
+        assert not broken, f"{page.name} links to {broken}"
 
 
 def test_the_chinese_readme_says_the_same() -> None:
@@ -150,7 +155,7 @@ def test_the_chinese_readme_says_the_same() -> None:
         r"^#+ ",
         r"^\*\*",
         r"^\|",
-        r"\d[\d.,]* \+- [\d.]+",
+        r"\d[\d.,]* ± [\d.]+",
         r"\]\([^)#]+\)",
         r"`--[\w.]+",
         r"`\w+\.yaml`",

@@ -51,10 +51,11 @@ def test_the_depth_sweep_goes_on_where_it_stopped(
     monkeypatch.setattr(sys, "argv", ["depth_report.py", str(results), str(tmp_path / "depth.png")])
     runpy.run_path(str(ROOT / "scripts" / "experiments" / "depth_report.py"), run_name="__main__")
     assert (
-        f"| `Plain` | {float(rows[0]['loss']):.3f} +- 0.000 | {int(rows[0]['parameters']):,} |"
+        f"| `Plain` | {float(rows[0]['loss']):.3f} ± 0.000 | {int(rows[0]['parameters']):,} |"
         in capsys.readouterr().out
     )
-    assert (tmp_path / "depth.png").stat().st_size > 1000
+    for figure in ("depth.png", "depth_synthetic.png"):
+        assert (tmp_path / figure).stat().st_size > 1000
 
 
 def test_a_wiring_is_drawn_from_its_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Metrics that are the same on any number of processes."""
+"""Metrics with the same result on any number of processes."""
 
 from residense.metrics.classes import ClassScores as ClassScores
 from residense.metrics.spans import Mode as Mode

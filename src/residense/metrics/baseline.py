@@ -1,4 +1,4 @@
-"""What a tagger is held against: looking entities up, and how it does on entities never seen in training."""
+"""Baselines of a tagger: dictionary lookup, and scores on entities not seen in training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -7,10 +7,10 @@ from residense.tags import Span
 
 
 class Trie:
-    """Spellings of entities with a type each, to be found in sentences.
+    """Trie of the surface forms of entities, to find them in sentences.
 
     Args:
-        entities: spellings of the training entities, each with its most frequent type.
+        entities: Surface forms of the training entities, each with its most frequent type.
     """
 
     __slots__ = ("after", "type")
@@ -25,7 +25,7 @@ class Trie:
             node.type = kind
 
     def look_up(self, tokens: Sequence[str]) -> list[Span]:
-        """Entities found by their spelling alone: the longest match first, from left to right."""
+        """Return the entities found by surface form, longest match first, from left to right."""
         found, start = [], 0
         while start < len(tokens):
             match, node, end = None, self, start
@@ -39,14 +39,14 @@ class Trie:
 
 
 def unseen(tokens: Sequence[str], found: Iterable[Span], entities: Mapping[str, str]) -> list[Span]:
-    """Those entities whose spelling is no entity in training."""
+    """Return the entities whose surface form is not an entity in the training data."""
     return [span for span in found if entity_key(tokens[span.start : span.end]) not in entities]
 
 
 def span_scores(
     gold: Iterable[Sequence[Span]], found: Iterable[Sequence[Span]]
 ) -> dict[str, float]:
-    """Micro precision, recall, F1 and the number of gold spans."""
+    """Return micro precision, recall, F1 and the number of gold spans."""
     hits = expected = predicted = 0
     for right, guess in zip(gold, found, strict=True):
         hits += len(set(right) & set(guess))

@@ -1,5 +1,4 @@
-"""Scores of text classification as a torchmetrics metric, with integer states that any number of
-processes sum.
+"""Text classification scores as a torchmetrics metric.
 
 Shapes: B batch, K classes.
 """
@@ -14,15 +13,16 @@ from torchmetrics import Metric
 
 
 class ClassScores(Metric):
-    """Accuracy, macro-F1, calibration error and a confusion matrix of texts, from integer sum-states.
+    """Accuracy, macro-F1, calibration error and confusion matrix of text classification.
 
-    With several labels a text is right if all of its labels are, and a class is predicted above one half. The
-    calibration error is the expected one, of the most probable class (of each class), over 15 bins   (Guo et al. 2017,
-    arXiv 1706.04599).
+    All states are sums, so that results are the same on any number of processes. With
+    `multi_label`, a class is predicted if its probability exceeds 0.5, and a text is correct if all
+    of its labels are. The calibration error is the expected calibration error of the most probable
+    class (with `multi_label`, of each class) over 15 bins (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
-        num_classes: number of classes, K.
-        multi_label: whether a text has any number of classes.
+        num_classes: Number of classes K.
+        multi_label: Whether a text can have any number of classes.
     """
 
     full_state_update = False
@@ -46,11 +46,11 @@ class ClassScores(Metric):
         counts |= {"hits": (num_classes,), "right": (), "texts": ()}
         for name, shape in counts.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        # of each bin: predictions, those that are right, and the sum of their confidence
+        # per bin: number of predictions, number of correct ones, and sum of confidences
         self.add_state("bins", torch.zeros(3, self.BINS, dtype=torch.double), dist_reduce_fx="sum")
 
     def update(self, probabilities: Tensor, target: Tensor) -> None:
-        """Add texts with class probabilities and targets [B, K]."""
+        """Add texts from their class probabilities and targets, each [B, K]."""
         gold = target > 0.5
         if self.multi_label:
             chosen = probabilities > 0.5
@@ -78,7 +78,7 @@ class ClassScores(Metric):
         self.bins = self.bins + torch.zeros_like(self.bins).index_add_(1, place, values)
 
     def compute(self) -> dict[str, Tensor]:
-        """Precision, recall and F1 of each class [K], accuracy, macro-F1 over the classes that occur, and the error."""
+        """Return precision, recall and F1 of each class [K], and the overall scores."""
         precision, recall = self.hits / self.found.clamp(min=1), self.hits / self.gold.clamp(min=1)
         f1 = 2 * self.hits / (self.found + self.gold).clamp(min=1)
         seen = (self.found + self.gold) > 0
@@ -93,7 +93,7 @@ class ClassScores(Metric):
         }
 
     def scores(self, names: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:
-        """Numbers to log, and tables by class to keep."""
+        """Return scores to log, and tables by class."""
         values = self.compute()
         columns = [values.pop(name).tolist() for name in ("precision", "recall", "f1")]
         rows = zip(names, *columns, self.gold.tolist(), strict=True)

@@ -1,7 +1,8 @@
-"""Entity-level F1 as a torchmetrics metric: integer sum-states, so that any number of processes agree.
+"""Entity-level F1 as a torchmetrics metric.
 
-Which tag starts, continues or ends a span depends on two neighbouring tags only. Each pair is looked up in a table made
-once from the label names, so a batch is scored without a loop over tokens.
+All states are integer sums, so that results are the same on any number of processes. Whether a tag
+starts, continues or ends a span depends on two neighboring tags only. Each pair is looked up in a
+table that is computed once from the labels, so a batch is scored without a loop over tokens.
 
 Shapes: B batch, L length, K labels, T entity types; mask [B, L] is True at real tokens.
 """
@@ -16,24 +17,25 @@ from torchmetrics import Metric
 from residense.tags import legal_transitions, split_tag
 
 Mode = Literal["conll", "strict"]
-PREFIX = {"M": "I", "L": "E", "U": "S"}  # BMES and BILOU write IOBES in other letters
+PREFIX = {"M": "I", "L": "E", "U": "S"}  # BMES and BILOU are IOBES with other letters
 
 
 class SpanF1(Metric):
-    """Precision, recall and F1 of typed spans; a span counts if start, end and type are right.
+    """Precision, recall and F1 of typed spans; a span is correct if its bounds and type are.
 
-    `conll` reads malformed sequences as conlleval does (a span starts wherever one can start); `strict` discards spans
-    that violate the scheme. Both agree with seqeval's default and strict mode, also in returning 0 where nothing is to
-    be found and nothing was. Without a tag scheme (POS), each token is a span of its tag and F1 is the accuracy.
+    `conll` reads malformed sequences as conlleval does (a span starts wherever one can start);
+    `strict` discards spans that violate the scheme. The modes agree with the default and strict
+    modes of seqeval, including a score of 0 if there are neither gold nor predicted spans. Without
+    a tag scheme, as for parts of speech, each token is a span and F1 equals accuracy.
 
-    The state is one matrix, `confusion` [T+1, T+1]: spans by gold type (row) and predicted type (column) where both
-    have the same bounds; the last column holds gold spans that were missed, the last row predicted spans that are not
-    there.
+    The main state is the matrix `confusion` [T+1, T+1], which counts spans by gold type (row) and
+    predicted type (column). The last column counts gold spans that were missed, and the last row
+    predicted spans without a gold span of the same bounds.
 
     Args:
-        labels: names of the K tags, in the order of their ids.
-        scheme: tag scheme of the labels: IOB1, IOB2, IOBES, BILOU, BMES, or none.
-        mode: how malformed sequences are read.
+        labels: The K tags in the order of their ids.
+        scheme: Tag scheme of the labels: IOB1, IOB2, IOBES, BILOU, BMES or none.
+        mode: How to read malformed sequences, `conll` or `strict`.
     """
 
     full_state_update = False
@@ -68,7 +70,7 @@ class SpanF1(Metric):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, gold: Tensor, mask: Tensor) -> None:
-        """Count the spans of tag ids `predicted` and `gold` [B, L] at real tokens."""
+        """Count the spans of the tag ids `predicted` and `gold` [B, L] at real tokens."""
         for name in ("kind", "starts", "inside", "ends", "legal"):
             setattr(self, name, getattr(self, name).to(mask.device))
         predicted, gold = self._frame(predicted, mask), self._frame(gold, mask)
@@ -90,15 +92,15 @@ class SpanF1(Metric):
         self.tokens += mask.sum()
 
     def _frame(self, tags: Tensor, mask: Tensor) -> Tensor:
-        """Tags with O before the first, after the last and at padded positions: [B, L+2]."""
+        """Return tags [B, L+2] with O before the first, after the last and at padding."""
         outside = len(self.kind) - 1
         return torch.nn.functional.pad(tags.masked_fill(~mask, outside), (1, 1), value=outside)
 
     def _spans(self, tags: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the current span began, and whether one ends here: both [B, L+1]."""
+        """Return where the current span began and whether one ends here, each [B, L+1]."""
         before, after = tags[:, :-1], tags[:, 1:]
         start, inside = self.starts[before, after], self.inside[before, after]
-        # IOB1 alone has tags that may start or continue: they continue if the tag before started
+        # only IOB1 has tags that may start or continue: they continue if the previous tag started
         start = start & ~(inside & torch.nn.functional.pad(start[:, :-1], (1, 0)))
         inside = inside & ~start
         place = torch.arange(1, tags.shape[1], device=tags.device).expand_as(start)
@@ -109,9 +111,11 @@ class SpanF1(Metric):
         return began_before, open_before & ~inside & self.ends[before, after]
 
     def compute(self) -> dict[str, Tensor]:
-        """Micro `precision`, `recall`, `f1`; `macro_f1`; `accuracy` of tags; `improper` share of predicted sequences.
+        """Return the scores and the confusion matrix.
 
-        And `confusion`, summed over all processes.
+        `precision`, `recall` and `f1` are micro averages, `accuracy` is that of the tags,
+        `improper` is the fraction of predicted sequences that violate the scheme, and `confusion`
+        the matrix summed over all processes.
         """
         hits, found, expected = counts(self.confusion)
         f1, present = _ratio(2 * hits, found + expected), found + expected > 0
@@ -127,12 +131,12 @@ class SpanF1(Metric):
 
 
 def counts(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Spans that are right, predicted, and expected, by type: each [T]."""
+    """Return the numbers of correct, predicted and gold spans of each type, each [T]."""
     return confusion.diagonal()[:-1], confusion.sum(0)[:-1], confusion.sum(1)[:-1]
 
 
 def per_type(types: Sequence[str], confusion: Tensor) -> dict[str, dict[str, float]]:
-    """For each type: precision, recall, F1, and `support`, the number of gold spans."""
+    """Return precision, recall, F1 and `support`, the number of gold spans, of each type."""
     hits, found, expected = counts(confusion)
     columns = (
         _ratio(hits, found),
@@ -148,7 +152,7 @@ def per_type(types: Sequence[str], confusion: Tensor) -> dict[str, dict[str, flo
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole in float64, 0 where there is nothing."""
+    """Return part / whole in float64, 0 if `whole` is 0."""
     return part.double() / whole.clamp(min=1)
 
 
@@ -162,7 +166,7 @@ def _canonical(label: str) -> Tag:
 
 
 def _conll(before: Tag, after: Tag) -> Rule:
-    """Whether `after` starts a span, continues one, and whether a span ends in front of it: conlleval's rules."""
+    """Return whether `after` starts a span, continues one, and ends one before it (conlleval)."""
     (a, _), (b, _) = before, after
     start = b != "O" and (b in "BS" or a in "OES" or before[1] != after[1])
     return start, b != "O" and not start, a != "O" and (start or b == "O")

@@ -1,4 +1,4 @@
-"""What surrounds a block under any connection.
+"""Norms, dropout and scaling around a block.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -15,14 +15,14 @@ from residense.nn.norms import LayerNorm, NoNorm, NormFactory
 
 
 class Place(NamedTuple):
-    """The place of a branch in the encoder.
+    """Position of a branch in the encoder.
 
     Attributes:
-        position: number of the block, from 0.
-        depth: number of blocks.
-        layer: number of the layer that the block belongs to, from 1.
-        norm: norm of the encoder.
-        skips: whether anything flows around the block.
+        position: Index of the block, from 0.
+        depth: Total number of blocks.
+        layer: Index of the layer of the block, from 1.
+        norm: Default norm of the encoder.
+        skips: Whether the connection bypasses the block.
     """
 
     position: int = 0
@@ -33,27 +33,30 @@ class Place(NamedTuple):
 
 
 class Branch(nn.Module):
-    """A block with norms, dropout and a scale: y = drop_path(scale * dropout(norm_out(f(norm_in(x))))).
+    """Block with norms, dropout and a scale.
 
-    With `drop_path` and `rezero` a block writes zeros. Under `Plain` nothing flows around a block,
-    so both are off there, with a warning. Different from the papers: `drop_path` is drawn for each
-    sentence instead of each batch, and scales what it keeps in training; `layer_scale` starts at 0.1
-    at any depth, where the paper has less in deep stacks.
+    y = drop_path(scale * dropout(norm_out(f(norm_in(x)))))
+
+    `drop_path` and `rezero` can set the output of a block to zero. Under a connection that does not
+    bypass blocks, such as `Plain`, both are disabled with a warning. Differences from the papers:
+    `drop_path` is sampled per sentence instead of per batch, and kept outputs are rescaled during
+    training; `layer_scale` starts at 0.1 at every depth, where the paper uses smaller values in
+    deep stacks.
 
     Args:
-        block: the block, [B, L, in_dim] to [B, L, out_dim].
-        place: place of the block in the encoder.
-        norm: `pre` normalizes what the block reads, `peri` also what it writes (arXiv 2502.02732),
-            `scaled` divides the pre-norm by sqrt(layer) (LayerNorm Scaling, arXiv 2502.05795),
-            `none` does neither.
-        norm_type: norm at these places; null for that of the encoder.
-        scale: `layer_scale` learns a factor for each channel (arXiv 2103.17239), `rezero` one for
-            all that starts at 0 (arXiv 2003.04887; made for `norm: none`), `depth` is
-            1 / sqrt(depth), `none` is 1.
-        scale_init: initial factor of `layer_scale`.
-        dropout: probability of zeroing a feature of the output.
-        drop_path: probability that a sentence skips the last block; it rises linearly up to there
-            (arXiv 1603.09382).
+        block: Block to wrap.
+        place: Position of the block in the encoder.
+        norm: `pre` normalizes the input of the block, `peri` its input and output (arXiv
+            2502.02732), `scaled` divides the normalized input by sqrt(layer) (LayerNorm Scaling,
+            arXiv 2502.05795), `none` disables both.
+        norm_type: Class of these norms; null for the norm of the encoder.
+        scale: `layer_scale` learns a factor for each channel (arXiv 2103.17239), `rezero` a single
+            factor initialized to 0 (arXiv 2003.04887; intended for `norm: none`), `depth` uses 1 /
+            sqrt(depth), `none` uses 1.
+        scale_init: Initial value of `layer_scale`.
+        dropout: Probability of zeroing a feature of the output.
+        drop_path: Probability of skipping the last block for a sentence; it increases linearly with
+            the position of the block (arXiv 1603.09382).
     """
 
     def __init__(
@@ -90,12 +93,12 @@ class Branch(nn.Module):
         self.drop_path = drop_path * (place.position + 1) / place.depth
 
     def forward(self, *streams: Tensor, mask: Tensor, out_mask: Tensor | None = None) -> Tensor:
-        """Run the block on its streams [B, L, in_dim].
+        """Apply the norms, the block and the scale.
 
         Args:
-            streams: what the block reads.
-            mask: mask of the streams.
-            out_mask: mask of the output, where the block shortens the sequence.
+            streams: Inputs of the block, each [B, L, in_dim].
+            mask: Mask of the inputs.
+            out_mask: Mask of the output if the block shortens the sequence; by default `mask`.
         """
         out_mask = mask if out_mask is None else out_mask
         normalized = [self.norm_in(x, mask) for x in streams]

@@ -1,9 +1,10 @@
-"""The connection map: how much of each source is in what each block reads.
+"""The connection map: how much each source contributes to the input of each block.
 
-The blocks run once, over real tokens. Then the connection alone runs again on their recorded
-outputs, with one of them silenced at a time: M[i, s] is the energy that read i loses without source
-s, as a fraction of what it loses without each of the sources. Source 0 is the stage's input, source
-s the output of block s - 1; the last row is the output of the stage. This holds for any connection.
+The encoder runs once and the outputs of its blocks are recorded. The connection then runs alone on
+the recorded outputs, with one of them set to zero at a time. M[i, s] is the energy of the change in
+the input of block i when source s is removed, normalized over the sources. Source 0 is the input of
+the stage and source s the output of block s - 1; the last row is the output of the stage. This
+works for any connection.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -20,16 +21,16 @@ from residense.nn.encoder import Encoder, Stage
 
 @torch.no_grad()
 def connection_maps(encoder: Encoder, x: Tensor, mask: Tensor) -> list[Tensor]:
-    """Compute the map of each stage from embeddings.
+    """Compute the connection map of each stage.
 
     Args:
-        encoder: the encoder; it runs in evaluation mode.
-        x: embeddings [B, L, in_dim].
-        mask: [B, L].
+        encoder: Encoder; it runs in evaluation mode.
+        x: Embeddings [B, L, in_dim].
+        mask: Mask [B, L].
 
     Returns:
-        One matrix [depth + 1, depth + 1] for each stage; each row sums to 1, or to 0 where nothing
-        is read.
+        One matrix [depth + 1, depth + 1] for each stage; each row sums to 1, or to 0 if no source
+        contributes.
     """
     stages: list[Any] = list(encoder.stages)
     inputs: list[tuple[Tensor, Tensor]] = []
@@ -76,13 +77,16 @@ def _map(stage: Stage, x: Tensor, outputs: list[Tensor], mask: Tensor) -> Tensor
 def replay(
     connection: Connection, sources: list[Tensor], mask: Tensor, out_mask: Tensor
 ) -> list[tuple[Tensor, ...]]:
-    """Return the streams that each block would read, and the stage's output, from given sources.
+    """Run a connection on given block outputs.
 
     Args:
-        connection: the connection.
-        sources: the input [B, L, in_dim] and the output of each block [B, L, width].
-        mask: mask of the input.
-        out_mask: mask of the outputs.
+        connection: Connection to run.
+        sources: Input of the stage [B, L, in_dim] and output of each block [B, L, width].
+        mask: Mask of the input.
+        out_mask: Mask of the outputs.
+
+    Returns:
+        The inputs of each block, and the output of the stage.
     """
     reads = []
     state = connection.begin(sources[0], mask)
@@ -96,7 +100,7 @@ def replay(
 def _energy(
     before: tuple[Tensor, ...], after: tuple[Tensor, ...], masks: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Return the energy of the difference of two reads over real tokens, in double precision."""
+    """Return the squared norm of the difference of two reads over real tokens, in float64."""
     difference = torch.stack(before).double() - torch.stack(after).double()
     mask = masks[difference.shape[2] != masks[0].shape[1]]
     return difference[:, mask].square().sum()

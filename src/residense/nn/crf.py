@@ -1,10 +1,10 @@
-"""Linear-chain conditional random field: log partition, best path and probabilities.
+"""Linear-chain conditional random field: log partition function, best path and marginals.
 
     p(y | x) = exp(start[y_1] + sum_t emissions[t, y_t] + sum_t transitions[y_t, y_t+1] + end[y_L]) / Z
 
-Lafferty et al. 2001. Functions of tensors, without state. A forbidden transition has the score
-`FORBIDDEN`, minus infinity. All functions are exact however far apart the scores are, within the
-precision of the scores: use float64 where differences of large sums matter, as in a loss.
+Lafferty et al. 2001. All functions are stateless. A forbidden transition has the score `FORBIDDEN`,
+minus infinity. The functions are stable for scores of any range, up to the precision of the scores:
+use float64 where differences of large sums matter, as in a loss.
 
 Shapes: B batch, L length, K labels; emissions [B, L, K]; transitions [K, K] from row to column,
 start [K], end [K]; mask [B, L] is True at real tokens, which come first.
@@ -23,9 +23,9 @@ class Scores(NamedTuple):
     """Scores of transitions between labels, and of the labels that start and end a sentence.
 
     Attributes:
-        transitions: [K, K].
-        start: [K].
-        end: [K].
+        transitions: Score of each transition [K, K].
+        start: Score of each label at the start of a sentence [K].
+        end: Score of each label at the end of a sentence [K].
     """
 
     transitions: Tensor
@@ -34,13 +34,13 @@ class Scores(NamedTuple):
 
 
 def log_partition(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """Return log Z of each sentence [B]; 0 without tokens, as the only path is the empty one."""
+    """Return log Z of each sentence [B]; 0 for a sentence without tokens."""
     last = forward_scores(emissions, mask, scores)[:, -1]
     return _finite(last + scores.end).logsumexp(-1).masked_fill(~mask[:, 0], 0.0)
 
 
 def path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """Return the score [B] of the paths `tags` [B, L]."""
+    """Return the scores [B] of the paths `tags` [B, L]."""
     tags = tags.masked_fill(~mask, 0)
     last = tags.gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0))[:, 0]
     emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)
@@ -50,7 +50,7 @@ def path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: Scores) ->
 
 
 def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """Return log weights [B, L, K] of all paths up to a label at a token; padding repeats the last."""
+    """Return the log weights [B, L, K] of all paths up to each label; padding repeats the last."""
     mix = _mixer(scores.transitions)
     alpha = _finite(scores.start + emissions[:, 0])
     alphas = [alpha]
@@ -61,7 +61,7 @@ def forward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
 
 
 def backward_scores(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
-    """Return log weights [B, L, K] of all paths that follow a label at a token."""
+    """Return the log weights [B, L, K] of all paths after each label."""
     mix = _mixer(scores.transitions.T)
     beta = _finite(scores.end).expand_as(emissions[:, 0])
     betas = [beta]
@@ -83,7 +83,8 @@ def path_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Return log p(y_t) and log p(y_t | y_{t-1}) along the paths `tags`, each [B, L].
 
-    The log probability of a span is the first of its first token plus the second of the others.
+    The log probability of a span is the first value at its first token plus the second values at
+    its other tokens.
     """
     alpha = forward_scores(emissions, mask, scores)
     beta = backward_scores(emissions, mask, scores)
@@ -113,15 +114,16 @@ def viterbi(emissions: Tensor, mask: Tensor, scores: Scores) -> Tensor:
 
 
 def _finite(scores: Tensor) -> Tensor:
-    """Replace minus infinity by a number with exponential 0, so that gradients are 0 and not NaN."""
+    """Replace minus infinity by a finite number, so that gradients are 0 instead of NaN."""
     return scores.clamp(min=torch.finfo(scores.dtype).min / 4)
 
 
 def _mixer(transitions: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a function of `alpha` [B, K] that computes log sum_i exp(alpha[i] + transitions[i, j]).
 
-    The sum is a matrix product. Where it comes near underflow, as where the only legal path to a
-    label is far behind the best illegal one, it is computed in log space: K times slower, and rare.
+    The sum is a matrix product. If it is close to underflow, for example if the only legal path to
+    a label scores far below the best illegal one, it is computed in log space, which is K times
+    slower but rarely needed.
     """
     limits = torch.finfo(transitions.dtype)
     peak = transitions.amax().detach()
@@ -130,7 +132,7 @@ def _mixer(transitions: Tensor) -> Callable[[Tensor], Tensor]:
     def mix(alpha: Tensor) -> Tensor:
         top = alpha.amax(-1, keepdim=True).detach()
         mass = (alpha - top).exp() @ weights
-        # what has underflowed here is less than a rounding error
+        # terms that underflow are below the rounding error
         if mass.amin() > limits.tiny / limits.eps:
             return mass.log() + (top + peak)
         return _finite(alpha[:, :, None] + transitions).logsumexp(1)

@@ -1,4 +1,4 @@
-"""Embeddings: from words and their characters to vectors.
+"""Embeddings of words and their characters.
 
 Shapes: B batch, L length, D width, U distinct words of the batch, C characters of the longest.
 """
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 PADDING = 0  # row of padding, in all tables
-UNKNOWN = 1  # row of what the vocabulary lacks
-SPECIAL = 2  # number of such rows; the words follow, those with pretrained vectors first
+UNKNOWN = 1  # row of unknown words and characters
+SPECIAL = 2  # number of special rows; words follow, those with pretrained vectors first
 
 
 class TableSizes(NamedTuple):
     """Sizes of the embedding tables.
 
     Attributes:
-        words: number of words, with the special rows.
-        chars: number of characters, with the special rows.
-        pretrained: number of words with pretrained vectors.
-        pretrained_dim: width of these vectors; 0 for none.
+        words: Number of words, including the special rows.
+        chars: Number of characters, including the special rows.
+        pretrained: Number of words with pretrained vectors.
+        pretrained_dim: Width of the pretrained vectors; 0 if there are none.
     """
 
     words: int
@@ -31,13 +31,15 @@ class TableSizes(NamedTuple):
 
 
 class CharCNN(nn.Module):
-    """A convolution over the characters of a word, and its maximum (Ma & Hovy 2016, arXiv 1603.01354).
+    """Convolution over the characters of a word with max pooling.
+
+    Ma & Hovy 2016, arXiv 1603.01354.
 
     Args:
-        num_chars: number of rows of the character table.
-        dim: width of a character.
-        out_dim: width of the output.
-        kernel: number of characters in a window, odd.
+        num_chars: Number of characters, including the special rows.
+        dim: Width of the character embeddings.
+        out_dim: Width of the output.
+        kernel: Kernel size in characters; odd.
     """
 
     def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50, kernel: int = 3):
@@ -56,12 +58,12 @@ class CharCNN(nn.Module):
 
 
 class CharLSTM(nn.Module):
-    """A bidirectional LSTM over the characters of a word (Lample et al. 2016, arXiv 1603.01360).
+    """Bidirectional LSTM over the characters of a word (Lample et al. 2016, arXiv 1603.01360).
 
     Args:
-        num_chars: number of rows of the character table.
-        dim: width of a character.
-        out_dim: width of the output, even.
+        num_chars: Number of characters, including the special rows.
+        dim: Width of the character embeddings.
+        out_dim: Width of the output; even.
     """
 
     def __init__(self, num_chars: int, dim: int = 30, out_dim: int = 50):
@@ -83,10 +85,10 @@ class CharLSTM(nn.Module):
 
 
 class LockedDropout(nn.Module):
-    """Dropout of the same features at all tokens of a sentence (arXiv 1512.05287).
+    """Dropout with one mask for all tokens of a sentence (arXiv 1512.05287).
 
     Args:
-        p: probability of zeroing a feature.
+        p: Probability of zeroing a feature.
     """
 
     def __init__(self, p: float):
@@ -103,15 +105,17 @@ class LockedDropout(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """A word table, and an encoding of the characters beside it: [B, L, dim + width of characters].
+    """Word embeddings concatenated with an encoding of the characters of each word.
 
     Args:
-        sizes: sizes of the tables.
-        dim: width of a word; null for that of the pretrained vectors, or 100 without them.
-        freeze: whether to keep pretrained vectors fixed; other words are learned all the same.
-        characters: what encodes the characters of each distinct word; null for words alone.
-        word_dropout: probability of replacing a word by the unknown word, to train that one too.
-        dropout: probability of zeroing a feature, at all tokens of a sentence.
+        sizes: Sizes of the embedding tables.
+        dim: Width of the word embeddings; null for the width of the pretrained vectors, or 100
+            without them.
+        freeze: Whether to keep pretrained vectors fixed; the embeddings of other words are trained.
+        characters: Encoder of the characters of a word; null for word embeddings alone.
+        word_dropout: Probability of replacing a word by the unknown word, so that its embedding is
+            trained.
+        dropout: Probability of zeroing a feature at all tokens of a sentence.
     """
 
     def __init__(
@@ -151,9 +155,9 @@ class Embeddings(nn.Module):
         """Embed words.
 
         Args:
-            words: word ids [B, L].
-            char_ids: character ids of each distinct word [U, C].
-            char_rows: row of `char_ids` of each word [B, L].
+            words: Word ids [B, L].
+            char_ids: Character ids of each distinct word [U, C].
+            char_rows: Row of `char_ids` of each word [B, L].
 
         Returns:
             The embeddings [B, L, out_dim].

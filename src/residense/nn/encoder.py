@@ -1,4 +1,4 @@
-"""The encoder: stages of blocks, joined by transitions.
+"""The encoder: stages of blocks, connected by transitions.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -22,19 +22,19 @@ from residense.nn.transition import DenseTransition, Transition, TransitionFacto
 class Stage(nn.Module):
     """Blocks wired by one connection.
 
-    An input of another width is projected, unless the connection reads it as it is.
+    An input of a different width is projected unless the connection can read it.
 
     Args:
-        in_dim: width of the input.
-        dim: width of the stage.
-        blocks: factories of the blocks.
-        places: place of each block in the encoder.
-        connection: factory of the connection.
-        branch: factory of the branches.
-        norm: norm of the encoder.
-        stride: number of positions that block 0 turns into one.
-        tie_weights: whether blocks of one factory and the same widths are one module.
-        activation_checkpointing: whether to recompute the blocks in the backward pass.
+        in_dim: Width of the input.
+        dim: Width of the stage.
+        blocks: Factories of the blocks.
+        places: Position of each block in the encoder.
+        connection: Factory of the connection.
+        branch: Factory of the branches.
+        norm: Default norm of the encoder.
+        stride: Stride of block 0.
+        tie_weights: Whether blocks of the same factory and the same widths are one module.
+        activation_checkpointing: Whether to recompute the blocks in the backward pass.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Stage(nn.Module):
         self.activation_checkpointing = activation_checkpointing
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
+        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and its mask accordingly."""
         step = self._step
         if self.activation_checkpointing and self.training:
             step = partial(checkpoint, self._step, use_reentrant=False)
@@ -80,7 +80,7 @@ class Stage(nn.Module):
         state = self.connection.begin(self.project(x), mask)
         for i in range(len(self.branches)):
             state = step(state, i, mask, out_mask)
-            mask = out_mask  # block 0 alone may shorten the sequence
+            mask = out_mask  # only block 0 can shorten the sequence
         return self.connection.end(state), out_mask
 
     def _step(self, state: State, i: int, mask: Tensor, out_mask: Tensor) -> State:
@@ -90,31 +90,31 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stages of blocks, joined by transitions.
+    """Stages of blocks, connected by transitions.
 
     Args:
-        in_dim: width of the embeddings.
-        block: a block, or a list of blocks that make one layer (attention, feed-forward).
-        connection: what wires the blocks of a stage.
-        depth: number of layers, or a list with that of each stage. Connections act between blocks.
-        dim: width of the stages, or a list with that of each.
-        branch: norm, dropout, scale and drop path around each block.
-        transition: what joins two stages.
-        norm: norm of all parts that do not name another one.
-        final_norm: norm of the output; true for `norm`, false for none. Needed where the last norm
-            is inside the branches.
-        stem: what brings the embeddings to `dim`, for every connection alike: `linear`, a linear
-            map where the widths differ; a block, such as a convolution; or `none`, so that
-            connections that can (`Plain`, `ProjectedResidual`, `Dense`) read the embeddings
-            themselves.
-        stride: number of positions that the first block of a stage turns into one, or a list with
-            that of each stage; for classification with `Plain` or `ProjectedResidual`.
-        tie_weights: whether the layers of a stage share their weights, where their widths agree.
-        activation_checkpointing: whether to recompute blocks in the backward pass: less memory,
-            more time, the same gradients.
+        in_dim: Width of the embeddings.
+        block: Block, or list of blocks that make up one layer, such as attention and feed-forward.
+        connection: Connection between the blocks of a stage.
+        depth: Number of layers, or a list with the number for each stage. A layer may have several
+            blocks; connections act between blocks.
+        dim: Width of the stages, or a list with the width of each stage.
+        branch: Norm, dropout, scale and drop path around each block.
+        transition: Transition between two stages.
+        norm: Default norm of all parts.
+        final_norm: Norm of the output; true for `norm`, false for none. Needed if norms are inside
+            the branches.
+        stem: Layer that maps the embeddings to `dim`: `linear` for a linear map if the widths
+            differ; a block, such as a convolution; or `none`, so that connections that can read
+            other widths (`Plain`, `ProjectedResidual`, `Dense`) read the embeddings directly.
+        stride: Stride of the first block of a stage, or a list with the stride of each stage; for
+            classification with `Plain` or `ProjectedResidual`.
+        tie_weights: Whether layers of a stage share their weights if their widths are equal.
+        activation_checkpointing: Whether to recompute blocks in the backward pass, which saves
+            memory and takes more time.
 
     Attributes:
-        stride: number of tokens that become one position of the output.
+        stride: Number of tokens per position of the output.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Encoder(nn.Module):
             )
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
+        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and its mask accordingly."""
         if self.stem is not None:
             x = self.stem(x, mask=mask)
         first, *others = self.stages
@@ -205,7 +205,7 @@ def _check_sizes(depths: list[int], dims: list[int], strides: list[int]) -> None
 
 
 def _check_tied(blocks: list[object]) -> None:
-    """Refuse to tie weights where no two blocks agree."""
+    """Raise an error if no two blocks can share weights."""
     if len(set(blocks)) == len(blocks):
         raise ValueError(
             "tie_weights: no two layers have blocks of the same widths, or depth is too small"
@@ -213,7 +213,7 @@ def _check_tied(blocks: list[object]) -> None:
 
 
 def _places(num_layers: int, num_blocks: int, norm: NormFactory) -> Iterator[Place]:
-    """Yield the places of all blocks, `num_blocks` in each layer."""
+    """Yield the positions of all blocks, with `num_blocks` in each layer."""
     depth = num_layers * num_blocks
     for position in range(depth):
         yield Place(position, depth, position // num_blocks + 1, norm)

@@ -1,4 +1,4 @@
-"""Tagging heads: from encoded tokens to a loss, and to legal tag sequences.
+"""Tagging heads: compute a loss from encoded tokens, and decode legal tag sequences.
 
 Shapes: B batch, L length, D width, K labels; mask [B, L] is True at real tokens.
 """
@@ -16,12 +16,12 @@ from residense.tags import LegalTransitions
 
 
 class Decoded(NamedTuple):
-    """What a head predicts; see `crf.path_probabilities`.
+    """Predictions of a tagging head; see `crf.path_probabilities`.
 
     Attributes:
-        tags: [B, L], the best legal tags, 0 at padding.
-        log_prob: [B, L], log p(y_t).
-        log_prob_given_previous: [B, L], log p(y_t | y_{t-1}).
+        tags: Best legal tags [B, L], 0 at padding.
+        log_prob: log p(y_t) [B, L].
+        log_prob_given_previous: log p(y_t | y_{t-1}) [B, L].
     """
 
     tags: Tensor
@@ -30,11 +30,11 @@ class Decoded(NamedTuple):
 
 
 class TaggingHead(nn.Module):
-    """Base class of the tagging heads: a linear map to one score for each label.
+    """Base class of tagging heads, with a linear map to one score for each label.
 
     Args:
-        in_dim: width of the encoded tokens.
-        legal: which of the K labels may follow which; no other sequence is predicted.
+        in_dim: Width of the encoded tokens.
+        legal: Legal transitions between the K labels; only legal sequences are predicted.
     """
 
     illegal: Tensor
@@ -48,7 +48,7 @@ class TaggingHead(nn.Module):
             self.register_buffer(name, torch.from_numpy(~table), persistent=False)
 
     def scores(self) -> Scores:
-        """Return the scores of transitions: here 0 where they are legal."""
+        """Return the scores of transitions, by default 0 for legal ones."""
         num_labels = len(self.illegal_start)
         zeros = self.score.weight.new_zeros(num_labels, num_labels, dtype=torch.float32)
         return self._forbid(zeros, zeros[0], zeros[0])
@@ -61,7 +61,7 @@ class TaggingHead(nn.Module):
         )
 
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """Return the negative log likelihood of `tags` [B, L] given `h` [B, L, D], summed."""
+        """Return the summed negative log likelihood of `tags` [B, L] given `h` [B, L, D]."""
         raise NotImplementedError  # pragma: no cover
 
     def decode(self, h: Tensor, mask: Tensor) -> Decoded:
@@ -76,8 +76,8 @@ class CRF(TaggingHead):
     """Linear-chain CRF (Lafferty et al. 2001; Lample et al. 2016, arXiv 1603.01360).
 
     Args:
-        in_dim: width of the encoded tokens.
-        legal: which labels may follow which; all other sequences have probability zero.
+        in_dim: Width of the encoded tokens.
+        legal: Legal transitions between the labels; illegal sequences have probability zero.
     """
 
     def __init__(self, in_dim: int, legal: LegalTransitions):
@@ -91,7 +91,7 @@ class CRF(TaggingHead):
         return self._forbid(self.transitions, self.start_transitions, self.end_transitions)
 
     def _in_double(self, h: Tensor) -> tuple[Tensor, Scores]:
-        """Return emissions and scores in float64, as the loss is a small difference of large sums."""
+        """Return emissions and scores in float64; the loss is a small difference of large sums."""
         dtype = torch.float32 if h.device.type == "mps" else torch.float64  # mps has no float64
         return self.score(h).to(dtype), Scores(*(scores.to(dtype) for scores in self.scores()))
 
@@ -109,11 +109,11 @@ class CRF(TaggingHead):
 
 
 class Softmax(TaggingHead):
-    """Independent tags in training, the best legal sequence in decoding.
+    """Independent softmax for each token in training, the best legal sequence in decoding.
 
     Args:
-        in_dim: width of the encoded tokens.
-        legal: which labels may follow which; no other sequence is predicted.
+        in_dim: Width of the encoded tokens.
+        legal: Legal transitions between the labels; only legal sequences are predicted.
     """
 
     def loss(self, h: Tensor, tags: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Normalization layers that ignore padding.
 
-Each layer normalizes single tokens, or uses statistics of the real tokens alone.
+Each layer normalizes tokens independently, or uses the statistics of real tokens only.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 
 class Norm(nn.Module):
-    """Base class of all norms.
+    """Base class of norms.
 
     Args:
-        dim: width of the tokens.
+        dim: Width of the tokens.
     """
 
     def __init__(self, dim: int):
@@ -32,10 +32,10 @@ NormFactory = Callable[[int], Norm]
 
 
 class NoNorm(Norm):
-    """The identity, to switch a norm off.
+    """Identity, used to disable a norm.
 
     Args:
-        dim: width of the tokens.
+        dim: Width of the tokens.
     """
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class LayerNorm(Norm):
     """Layer normalization of each token (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
-        dim: width of the tokens.
+        dim: Width of the tokens.
     """
 
     def __init__(self, dim: int):
@@ -62,7 +62,7 @@ class RMSNorm(Norm):
     """Root mean square normalization of each token (Zhang & Sennrich 2019, arXiv 1910.07467).
 
     Args:
-        dim: width of the tokens.
+        dim: Width of the tokens.
     """
 
     def __init__(self, dim: int):
@@ -76,12 +76,12 @@ class RMSNorm(Norm):
 class BatchNorm(Norm):
     """Batch normalization over the real tokens (Ioffe & Szegedy 2015, arXiv 1502.03167).
 
-    Padding never changes the statistics. Each process uses the statistics of its own tokens.
+    Padding does not affect the statistics. Each process uses the statistics of its own tokens.
 
     Args:
-        dim: width of the tokens.
-        momentum: weight of a batch in the running statistics, which evaluation uses.
-        eps: added to the variance.
+        dim: Width of the tokens.
+        momentum: Weight of the current batch in the running statistics.
+        eps: Value added to the variance for numerical stability.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""Pooling: from encoded tokens to one vector for each text.
+"""Pooling of encoded tokens to one vector for each text.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens, at least one in each text.
 """
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 
 class Pooling(nn.Module):
-    """Base class of all poolings.
+    """Base class of pooling layers.
 
     Args:
-        in_dim: width of the encoded tokens.
-        embedding_dim: width of the embeddings.
+        in_dim: Width of the encoded tokens.
+        embedding_dim: Width of the embeddings.
     """
 
     def __init__(self, in_dim: int, embedding_dim: int):
@@ -23,7 +23,7 @@ class Pooling(nn.Module):
         self.out_dim = in_dim
 
     def begin(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the encoder reads: here the embeddings `x` [B, L, D] and their mask."""
+        """Return the input of the encoder and its mask, by default the embeddings `x` [B, L, D]."""
         return x, mask
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
@@ -35,28 +35,28 @@ PoolingFactory = Callable[[int, int], Pooling]
 
 
 class MeanPooling(Pooling):
-    """The mean of all tokens."""
+    """Mean over the tokens."""
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         return h.masked_fill(~mask[..., None], 0.0).sum(1) / mask.sum(1, keepdim=True)
 
 
 class MaxPooling(Pooling):
-    """The largest value of each feature (Collobert et al. 2011; Kim 2014, arXiv 1408.5882)."""
+    """Maximum over the tokens (Collobert et al. 2011; Kim 2014, arXiv 1408.5882)."""
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         return h.masked_fill(~mask[..., None], float("-inf")).amax(1)
 
 
 class KMaxPooling(Pooling):
-    """The k largest values of each feature, in the order of the text (arXiv 1404.2188).
+    """The k largest values of each feature, in text order (arXiv 1404.2188).
 
-    Zeros fill up shorter texts.
+    Shorter texts are padded with zeros.
 
     Args:
-        in_dim: width of the encoded tokens.
-        embedding_dim: width of the embeddings.
-        k: number of values.
+        in_dim: Width of the encoded tokens.
+        embedding_dim: Width of the embeddings.
+        k: Number of values per feature.
     """
 
     def __init__(self, in_dim: int, embedding_dim: int, k: int = 8):
@@ -76,7 +76,7 @@ class KMaxPooling(Pooling):
 
 
 class LastPooling(Pooling):
-    """The first half of the last token and the second half of the first, where an LSTM ends."""
+    """First half of the last token and second half of the first, the final states of a BiLSTM."""
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         last = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, h.shape[-1])
@@ -85,12 +85,12 @@ class LastPooling(Pooling):
 
 
 class AttentionPooling(Pooling):
-    """A mean weighted by softmax(w . tanh(W h)) (Lin et al. 2017, arXiv 1703.03130).
+    """Mean weighted by softmax(w . tanh(W h)) (Lin et al. 2017, arXiv 1703.03130).
 
     Args:
-        in_dim: width of the encoded tokens.
-        embedding_dim: width of the embeddings.
-        hidden: width of the hidden layer.
+        in_dim: Width of the encoded tokens.
+        embedding_dim: Width of the embeddings.
+        hidden: Width of the hidden layer.
     """
 
     def __init__(self, in_dim: int, embedding_dim: int, hidden: int = 128):
@@ -105,11 +105,11 @@ class AttentionPooling(Pooling):
 
 
 class ClassToken(Pooling):
-    """The encoding of a learned token in front of the text (Devlin et al. 2019, arXiv 1810.04805).
+    """Encoding of a learned token before the text (Devlin et al. 2019, arXiv 1810.04805).
 
     Args:
-        in_dim: width of the encoded tokens.
-        embedding_dim: width of the embeddings.
+        in_dim: Width of the encoded tokens.
+        embedding_dim: Width of the embeddings.
     """
 
     def __init__(self, in_dim: int, embedding_dim: int):

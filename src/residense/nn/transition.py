@@ -1,4 +1,4 @@
-"""Transitions: what joins two stages.
+"""Transitions between stages.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -14,14 +14,14 @@ from residense.nn.norms import LayerNorm, NormFactory
 
 
 class Transition(nn.Module):
-    """Base class of all transitions.
+    """Base class of transitions.
 
-    Position t of the output comes from position t * stride and its neighbors.
+    Position t of the output is computed from position t * stride of the input and its neighbors.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output.
-        stride: number of positions that become one.
+        in_dim: Width of the input.
+        out_dim: Width of the output.
+        stride: Stride between output positions.
     """
 
     def __init__(self, in_dim: int, out_dim: int, stride: int = 1):
@@ -33,7 +33,7 @@ class Transition(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and the mask along with it."""
+        """Map `x` [B, L, in_dim] to [B, ceil(L / stride), out_dim], and its mask accordingly."""
         raise NotImplementedError  # pragma: no cover
 
 
@@ -43,16 +43,18 @@ TransitionFactory = Callable[[int, NormFactory], Transition]
 class DenseTransition(Transition):
     """Norm, ReLU, a linear map that compresses the width, and pooling.
 
-    Huang et al. 2017 (DenseNet-BC), arXiv 1608.06993. Different from the paper: a bias, and no
-    pooling by default. Pooling is for classification, as a tagger needs all tokens.
+    Huang et al. 2017 (DenseNet-BC), arXiv 1608.06993. Differences from the paper: the linear map
+    has a bias, and pooling is off by default. Pooling is for classification only, since a tagger
+    needs every token.
 
     Args:
-        in_dim: width of the input.
-        encoder_norm: norm of the encoder.
-        compression: output width, as a fraction of the input width.
-        pool: `average` or `max` of the real tokens, a strided `conv` of three tokens, or `none`.
-        stride: number of positions that are pooled into one.
-        norm: norm in front; null for that of the encoder.
+        in_dim: Width of the input.
+        encoder_norm: Default norm of the encoder.
+        compression: Output width as a fraction of the input width.
+        pool: `average` or `max` over the real tokens, `conv` for a strided convolution of width 3,
+            or `none`.
+        stride: Stride of the pooling.
+        norm: Norm before the linear map; null for the norm of the encoder.
     """
 
     def __init__(
@@ -85,14 +87,14 @@ class DenseTransition(Transition):
 
 
 class PoolTransition(Transition):
-    """Pooling of the tokens and nothing else, as in DPCNN and VDCNN (arXiv 1606.01781).
+    """Pooling without a linear map, as in DPCNN and VDCNN (arXiv 1606.01781).
 
     Args:
-        in_dim: width of the input.
-        encoder_norm: norm of the encoder; not used.
-        pool: `max` or `average` of the real tokens.
-        kernel: number of tokens in a window; of an even number, one more comes after its position.
-        stride: distance between two windows.
+        in_dim: Width of the input.
+        encoder_norm: Default norm of the encoder; unused.
+        pool: `max` or `average` over the real tokens.
+        kernel: Window size in tokens; a window of even size has one more token after its position.
+        stride: Stride between windows.
     """
 
     def __init__(
@@ -120,15 +122,16 @@ def pool(
     """Pool the real tokens in windows at every `stride`-th position.
 
     Args:
-        x: [B, L, D].
-        mask: [B, L].
+        x: Tokens [B, L, D].
+        mask: Mask [B, L].
         kind: `max` or `average`.
-        kernel: number of tokens in a window.
-        stride: distance between two windows.
-        before: number of tokens of a window that come before its position.
+        kernel: Window size in tokens.
+        stride: Stride between windows.
+        before: Number of tokens of a window before its position.
 
     Returns:
-        The pooled tokens [B, ceil(L / stride), D], 0 where there are none, and their mask.
+        The pooled tokens [B, ceil(L / stride), D], 0 for windows without real tokens, and their
+        mask.
     """
     real = _windows(mask, kernel, stride, before)[..., None]  # [B, L / stride, kernel, 1]
     windows = _windows(x.mT, kernel, stride, before).movedim(1, -1)  # [B, L / stride, kernel, D]
@@ -144,5 +147,5 @@ def _windows(x: Tensor, kernel: int, stride: int, before: int) -> Tensor:
     """Cut `x` [..., L] into windows [..., ceil(L / stride), kernel], padded with zeros."""
     length = x.shape[-1]
     padded = F.pad(x, (before, kernel - 1 - before))
-    # slices, as an export cannot reshape by a remainder
+    # slices, since an export cannot reshape by a remainder
     return torch.stack([padded[..., i : i + length : stride] for i in range(kernel)], -1)

@@ -1,4 +1,4 @@
-"""Blocks: bare computations `[B, L, in] -> [B, L, out]` that know nothing of their neighbors."""
+"""Blocks: modules that map `[B, L, in_dim]` to `[B, L, out_dim]`."""
 
 from residense.nn.blocks.attention import Attention as Attention
 from residense.nn.blocks.base import Block as Block

@@ -15,21 +15,21 @@ from residense.nn.blocks.base import Block
 class Attention(Block):
     """Multi-head self-attention (Vaswani et al. 2017, arXiv 1706.03762).
 
-    Different from the paper: positions are rotary by default instead of sinusoids that are added to
-    the embeddings. Different from TENER under `relative`: keys are projected like queries and
-    values.
+    Differences from the papers: positions are rotary by default instead of sinusoids added to the
+    embeddings; with `relative`, keys are projected like queries and values, unlike in TENER.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output, divisible by twice the number of heads; by the number of heads
-            with `positions: none`.
-        heads: number of heads.
+        in_dim: Width of the input.
+        out_dim: Width of the output; divisible by `2 * heads`, or by `heads` with `positions:
+            none`.
+        heads: Number of attention heads.
         positions: `rotary` rotates queries and keys by their position (RoPE, arXiv 2104.09864);
-            `relative` adds a score for distance and direction and does not scale scores, good for
-            taggers without pretraining (TENER, arXiv 1911.04474); `none` ignores the order.
-        dropout: probability of zeroing an attention weight.
-        causal: attend to the token itself and those before it.
-        window: largest distance of the tokens attended to; null for any (arXiv 2004.05150).
+            `relative` adds a score for distance and direction to unscaled attention scores, which
+            suits taggers without pretraining (TENER, arXiv 1911.04474); `none` ignores the order.
+        dropout: Probability of zeroing an attention weight.
+        causal: Whether a token attends only to itself and to earlier tokens.
+        window: Maximum distance between a token and those it attends to; null for no limit (arXiv
+            2004.05150).
     """
 
     inputs = 3
@@ -94,7 +94,7 @@ class Attention(Block):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, E]
 
     def _visible(self, mask: Tensor) -> Tensor:
-        """Return which tokens attend to which, [B, 1, L or 1, L]; each token attends to itself."""
+        """Return the positions that each token can attend to, [B, 1, L or 1, L]."""
         visible = mask[:, None, None]
         if not self.causal and self.window is None:
             return visible
@@ -103,7 +103,7 @@ class Attention(Block):
         near = distance.abs() <= (mask.shape[1] if self.window is None else self.window)
         if self.causal:
             near = near & (distance >= 0)
-        return (visible & near) | (distance == 0)  # a row without any would be NaN at padding
+        return (visible & near) | (distance == 0)  # a row without visible positions would be NaN
 
     @torch.no_grad()
     def scale_init(self, factor: float) -> None:

@@ -1,10 +1,10 @@
 """The interface of blocks.
 
-A block is a bare computation `[B, L, in] -> [B, L, out]`. Norms, scales and skips are up to the
-`Branch` around it and the `Connection` between blocks.
+A block maps `[B, L, in_dim]` to `[B, L, out_dim]`. The `Branch` around it adds norms, dropout and
+scales, and the `Connection` between blocks adds shortcuts.
 
-Shapes: B batch, L length, D width; mask [B, L] is True at real tokens. What a block writes at padded
-positions is never read: each block hides padding from real tokens by itself.
+Shapes: B batch, L length, D width; mask [B, L] is True at real tokens. A block must not let padding
+influence real tokens. Its output at padded positions is ignored.
 """
 
 from collections.abc import Callable
@@ -23,15 +23,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Block(nn.Module):
     """Base class of all blocks.
 
-    A block that can shorten a sequence takes `stride` as a keyword argument: it then turns position
-    t * stride and its neighbors into position t, [B, L, in] into [B, ceil(L / stride), out].
+    A block that can shorten a sequence takes `stride` as a keyword argument. It then computes
+    position t of the output from position t * stride of the input and its neighbors, and maps [B,
+    L, in_dim] to [B, ceil(L / stride), out_dim].
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output.
+        in_dim: Width of the input.
+        out_dim: Width of the output.
 
     Attributes:
-        inputs: number of streams that `forward` can read.
+        inputs: Number of input streams that `forward` accepts.
     """
 
     inputs: ClassVar[int] = 1
@@ -46,10 +47,10 @@ class Block(nn.Module):
         raise NotImplementedError  # pragma: no cover
 
     def scale_init(self, factor: float) -> None:
-        """Scale the initial weights that set the size of the output, as DeepNorm asks.
+        """Scale the initial weights that determine the scale of the output, as DeepNorm requires.
 
         Raises:
-            ValueError: this is not defined for the block, such as a recurrent one.
+            ValueError: The block does not support it, such as a recurrent block.
         """
         kind = type(self).__name__
         raise ValueError(f"DeepNorm is not defined for {kind}: use PostNorm, or another block")
@@ -59,12 +60,12 @@ BlockFactory = Callable[[int, int], Block]
 
 
 class Linear(Block):
-    """A linear map of each token.
+    """Linear map of each token.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output.
-        bias: whether to add a bias.
+        in_dim: Width of the input.
+        out_dim: Width of the output.
+        bias: Whether to add a bias.
     """
 
     def __init__(self, in_dim: int, out_dim: int, bias: bool = False):

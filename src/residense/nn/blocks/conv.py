@@ -13,24 +13,24 @@ from residense.nn.blocks.base import ACTIVATIONS, Block
 
 
 class Conv(Block):
-    """A convolution over the tokens, and an activation.
+    """Convolution over the tokens, with an activation.
 
-    Strubell et al. 2017, arXiv 1702.02098. The paper iterates several of these, dilated, with
-    shared weights: see `idcnn_ner.yaml` for how that differs.
+    Strubell et al. 2017, arXiv 1702.02098. The paper applies several dilated convolutions
+    repeatedly, with shared weights; see `idcnn_ner.yaml`.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output.
-        kernel: number of tokens in a window, odd unless `causal`.
-        dilation: distance between the tokens of a window.
+        in_dim: Width of the input.
+        out_dim: Width of the output.
+        kernel: Kernel size in tokens; odd unless `causal`.
+        dilation: Spacing between the tokens of a window.
         activation: `relu`, `gelu`, `none`, or `glu`, which computes twice the width and gates one
-            half by the other (arXiv 1612.08083).
-        order: whether the activation comes `after` the convolution or `before` it, as under
-            pre-activation.
-        separable: convolve each channel by itself, then map the width (arXiv 1610.02357).
-        bias: whether the convolution has a bias; of no use in front of a batch norm.
-        causal: end each window at its token instead of centering it.
-        stride: number of positions that become one.
+            half with the other (arXiv 1612.08083).
+        order: Whether the activation is applied `after` the convolution or `before` it
+            (pre-activation).
+        separable: Whether to use a depthwise separable convolution (arXiv 1610.02357).
+        bias: Whether the convolution has a bias; redundant before a batch norm.
+        causal: Whether each window ends at its token instead of being centered on it.
+        stride: Stride of the convolution.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The position-wise half of a Transformer layer.
+"""Position-wise feed-forward network of a Transformer layer.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -13,18 +13,18 @@ from residense.nn.blocks.base import ACTIVATIONS, Block
 
 
 class FeedForward(Block):
-    """A two-layer network for each token (Vaswani et al. 2017, arXiv 1706.03762).
+    """Two-layer network applied to each token (Vaswani et al. 2017, arXiv 1706.03762).
 
-    Different from the paper: `gelu` by default instead of ReLU; `swiglu` has biases, and as many
-    hidden features as the others, where its paper has two thirds of them.
+    Differences from the papers: `gelu` is the default instead of ReLU; `swiglu` has biases and the
+    same hidden width as the other activations, instead of two thirds of it.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output.
-        expansion: hidden width, in multiples of `out_dim`.
-        activation: `relu`, `gelu`, or `swiglu`, which gates the hidden layer by another one
-            (arXiv 2002.05202).
-        dropout: probability of zeroing a hidden feature.
+        in_dim: Width of the input.
+        out_dim: Width of the output.
+        expansion: Hidden width as a multiple of `out_dim`.
+        activation: `relu`, `gelu`, or `swiglu`, which gates the hidden layer with a second linear
+            map (arXiv 2002.05202).
+        dropout: Probability of zeroing a hidden feature.
     """
 
     def __init__(

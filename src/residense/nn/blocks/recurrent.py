@@ -1,7 +1,8 @@
-"""Recurrent blocks: one layer, in one direction or both.
+"""Recurrent blocks with one layer, in one or both directions.
 
-Both directions run on padded batches. The backward one reads each sentence reversed in place, so
-that padding comes last and is never seen. The result is that of a packed sequence, computed faster.
+Both directions run on padded batches. The backward direction reads each sentence reversed in place,
+so that the padding stays at the end. The result equals that of a packed sequence and is faster to
+compute.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -18,9 +19,10 @@ class Recurrent(Block):
     """Base class of the recurrent blocks.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output; even with two directions, as each writes one half.
-        bidirectional: whether to read the sentence in both directions.
+        in_dim: Width of the input.
+        out_dim: Width of the output; even if `bidirectional`, since each direction computes one
+            half.
+        bidirectional: Whether to read the sentence in both directions.
     """
 
     layer: ClassVar[type[nn.LSTM | nn.GRU]]
@@ -58,30 +60,33 @@ class Recurrent(Block):
 class LSTM(Recurrent):
     """Long short-term memory (Hochreiter & Schmidhuber 1997).
 
-    Different from the paper, this is torch's: with forget gates, whose bias starts at 1, and without
-    peepholes.
+    This is `torch.nn.LSTM`, which has forget gates, unlike the paper, and no peephole connections.
+    The bias of the forget gates is initialized to 1.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output; even with two directions, as each writes one half.
-        bidirectional: whether to read the sentence in both directions.
+        in_dim: Width of the input.
+        out_dim: Width of the output; even if `bidirectional`, since each direction computes one
+            half.
+        bidirectional: Whether to read the sentence in both directions.
     """
 
     layer = nn.LSTM
 
     def _init_bias(self, bias: Tensor) -> None:
-        bias.chunk(4)[1].fill_(1.0)  # an open forget gate passes gradients from the first step
+        bias.chunk(4)[1].fill_(1.0)  # an open forget gate lets gradients flow from the start
 
 
 class GRU(Recurrent):
-    """Gated recurrent unit (Cho et al. 2014, arXiv 1406.1078): 3/4 of the weights of an LSTM.
+    """Gated recurrent unit (Cho et al. 2014, arXiv 1406.1078), with 3/4 of the weights of an LSTM.
 
-    Different from the paper, this is torch's: the reset gate acts behind the matrix of the state.
+    This is `torch.nn.GRU`, which, unlike the paper, applies the reset gate after the
+    hidden-to-hidden matrix.
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output; even with two directions, as each writes one half.
-        bidirectional: whether to read the sentence in both directions.
+        in_dim: Width of the input.
+        out_dim: Width of the output; even if `bidirectional`, since each direction computes one
+            half.
+        bidirectional: Whether to read the sentence in both directions.
     """
 
     layer = nn.GRU

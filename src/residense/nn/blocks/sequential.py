@@ -1,4 +1,4 @@
-"""A block made of blocks.
+"""A block composed of several blocks.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -12,18 +12,18 @@ from residense.nn.norms import NoNorm, NormFactory
 
 
 class Sequential(Block):
-    """Blocks in a row, which a connection treats as one: y = s norm f_n(... s norm f_1(x)).
+    """Sequence of blocks that a connection treats as one: y = s norm f_n(... s norm f_1(x)).
 
-    With convolutions and batch norm this is the branch of a ResNet (arXiv 1512.03385, see
-    `block/resnet.yaml`); without norm, the dilated convolutions of an ID-CNN (arXiv 1702.02098).
+    With convolutions and batch norm, this is the residual branch of a ResNet (arXiv 1512.03385, see
+    `block/resnet.yaml`).
 
     Args:
-        in_dim: width of the input.
-        out_dim: width of the output of each block.
-        blocks: the blocks.
-        norm: norm after each block; null for none.
-        activation: activation s after each norm.
-        stride: number of positions that the first block turns into one.
+        in_dim: Width of the input.
+        out_dim: Width of the output of each block.
+        blocks: Blocks in the order in which they run.
+        norm: Norm after each block; null for no norm.
+        activation: Activation s after each norm.
+        stride: Stride of the first block.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Connections: what flows between the blocks of a stage."""
+"""Connections: how the blocks of a stage are wired."""
 
 from residense.nn.connections.base import Connection as Connection
 from residense.nn.connections.base import ConnectionFactory as ConnectionFactory

@@ -1,7 +1,7 @@
-"""The interface of connections, and the plain stack.
+"""The interface of connections, and the plain connection.
 
-A connection owns everything that flows between the blocks of a stage. A stage runs the same loop
-for each of them (see `residense.nn.encoder.Stage`):
+A connection defines what the blocks of a stage read and where their outputs go. A stage runs the
+same loop for all connections (see `residense.nn.encoder.Stage`):
 
     state = begin(x, mask)
     for i, block:
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from residense.nn.blocks import Block
 from residense.nn.norms import LayerNorm, NormFactory
 
-State: TypeAlias = Any  # a tensor or a tuple; only the connection that made it looks inside
+State: TypeAlias = Any  # a tensor or a tuple, opaque outside of the connection
 
 
 class Layout(NamedTuple):
-    """The stage that a connection is made for.
+    """Dimensions of the stage that a connection belongs to.
 
     Attributes:
-        in_dim: width of the input.
-        dim: width of the stage.
-        depth: number of blocks.
-        stride: number of positions that block 0 turns into one.
-        norm: norm of the encoder.
+        in_dim: Width of the input.
+        dim: Width of the stage.
+        depth: Number of blocks.
+        stride: Stride of block 0.
+        norm: Default norm of the encoder.
     """
 
     in_dim: int
@@ -43,10 +43,10 @@ class Layout(NamedTuple):
 
 
 class Connection(nn.Module):
-    """Base class of all connections: what the blocks of a stage read, and where their output goes.
+    """Base class of connections, which define what blocks read and where their outputs go.
 
-    Override `write`, and of the other methods those that differ. By default the state is one
-    tensor [B, L, D] that each block reads. A residual stream with a learned gate:
+    Subclasses override `write` and other methods as needed. By default the state is a single tensor
+    [B, L, D] that every block reads. For example, a residual stream with learned gates:
 
         class Gated(Connection):
             def __init__(self, layout: Layout, start: float = 0.5):
@@ -57,15 +57,15 @@ class Connection(nn.Module):
                 return state + self.gate[i] * y
 
     Args:
-        layout: widths and depth of the stage.
+        layout: Dimensions of the stage.
 
     Attributes:
-        skips: whether anything flows around a block, so that a block may write zeros.
-        resizes: whether block 0 can read another width than that of the stage; else the stage
-            projects its input.
-        strides: whether block 0 can shorten the sequence.
-        in_dim: width that `begin` takes.
-        out_dim: width that `end` returns.
+        skips: Whether the connection bypasses blocks, so that a block may output zeros.
+        resizes: Whether block 0 can read an input of a different width; otherwise the stage
+            projects it.
+        strides: Whether block 0 can shorten the sequence.
+        in_dim: Width of the input of `begin`.
+        out_dim: Width of the output of `end`.
     """
 
     skips: ClassVar[bool] = True
@@ -85,26 +85,26 @@ class Connection(nn.Module):
         self.out_dim = layout.dim
 
     def widths(self, i: int) -> tuple[int, int]:
-        """Return the width that block `i` reads and the width that it must write."""
+        """Return the input and output widths of block `i`."""
         return self.in_dim if i == 0 else self.dim, self.dim
 
     def prepare(self, blocks: Sequence[Block]) -> None:
-        """Make parameters that depend on the blocks, or scale the blocks' initial weights."""
+        """Create parameters that depend on the blocks, or rescale their initial weights."""
 
     def begin(self, x: Tensor, mask: Tensor) -> State:
-        """Return the state before block 0, from the stage's input [B, L, in_dim]."""
+        """Return the initial state from the input of the stage [B, L, in_dim]."""
         return x
 
     def read(self, state: State, i: int, mask: Tensor) -> tuple[tuple[Tensor, ...], State]:
         """Return the streams that block `i` reads, each [B, L, width], and the state for `write`.
 
-        Most blocks read one stream. Attention reads up to three, its query, key and value; missing
-        ones are the first.
+        Most blocks read one stream. Attention reads up to three (query, key and value); missing
+        ones default to the first.
         """
         return (state,), state
 
     def write(self, state: State, y: Tensor, i: int, mask: Tensor) -> State:
-        """Return the state after block `i` wrote `y` [B, L, width]."""
+        """Return the state after block `i` has returned `y` [B, L, width]."""
         raise NotImplementedError  # pragma: no cover
 
     def end(self, state: State) -> Tensor:
@@ -116,11 +116,12 @@ ConnectionFactory = Callable[[Layout], Connection]
 
 
 class Plain(Connection):
-    """Read the previous output: x_i = f_i(x_{i-1}).
+    """No shortcuts: x_i = f_i(x_{i-1}).
 
     x ── f ── f ── f ──
 
-    The control: no parameters, and gradients pass through every block, so deep stacks degrade.
+    The control. It has no parameters, and gradients pass through every block, so deep stacks
+    degrade.
     """
 
     skips = False
@@ -132,6 +133,6 @@ class Plain(Connection):
 
 
 def autocast(x: Tensor) -> Tensor:
-    """Cast `x` as autocast would; once, where it would keep one copy for each product with `x`."""
+    """Cast `x` to the autocast dtype once, instead of once for each product with `x`."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

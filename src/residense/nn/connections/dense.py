@@ -1,9 +1,9 @@
-"""Connections that concatenate the outputs of blocks.
+"""Connections that concatenate block outputs.
 
-Nothing is copied or stored quadratically in the depth. A linear map of a concatenation is the sum
-of linear maps of its pieces, so a block reads without concatenating. Neighboring pieces of one
-width are merged as a binary counter carries: features are copied log2(depth) times at most, and a
-read needs as many products at most.
+Memory is linear in the depth. A linear map of a concatenation is the sum of linear maps of its
+pieces, so a read does not concatenate. Adjacent pieces of equal width are merged like the carries
+of a binary counter: each feature is copied at most log2(depth) times, and a read needs about as
+many matrix products.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -19,7 +19,7 @@ Pieces = tuple[Tensor, ...]
 
 
 def append(pieces: Pieces, new: Tensor) -> Pieces:
-    """Append `new` [B, L, any] to the pieces, merging neighbors of one width."""
+    """Append `new` [B, L, width] to the pieces, merging adjacent pieces of equal width."""
     new = autocast(new)
     while pieces and pieces[-1].shape[-1] == new.shape[-1]:
         new = torch.cat((pieces[-1], new), -1)
@@ -38,7 +38,7 @@ def linear_of(pieces: Pieces, linear: nn.Module) -> Tensor:
 
 
 class Dense(Connection):
-    """Read all earlier outputs, and append `growth_rate` features.
+    """Concatenate all earlier outputs; each block adds `growth_rate` features.
 
     x ─┬─ f ─┬─ f ─┬─ f ─┬─     x_i = f_i(W_i [r_0, r_1, ..., r_{i-1}]),  r_j = relu(norm_j(x_j))
        ├─────┴─────┤     │
@@ -48,16 +48,17 @@ class Dense(Connection):
     outputs, [B, L, in_dim + depth * growth_rate]; a transition compresses it between stages. Memory
     grows linearly in the depth. W_i has (in_dim + i growth_rate) * bottleneck * growth_rate weights.
 
-    This is the first half of a DenseNet-BC layer, norm-ReLU-1x1. The second half, norm-ReLU-3, is
-    `Conv` with `order: before` in a `Branch` with `norm: pre`, as in `densenet_cls.yaml`. Different
-    from the paper: readers share the norm of each output (their own scales are in W); W has a bias.
+    This is the first half of a DenseNet-BC layer (norm, ReLU, 1x1 convolution). The second half
+    (norm, ReLU, convolution of width 3) is `Conv` with `order: before` in a `Branch` with `norm:
+    pre`, as in `densenet_cls.yaml`. Differences from the paper: all readers of an output share its
+    norm (individual scales are part of W); W has a bias.
 
     Args:
-        layout: widths and depth of the stage; its `dim` is not used.
-        growth_rate: features that each block adds.
-        bottleneck: width that each block reads, in multiples of the growth rate; 0 lets blocks read
-            the bare concatenation, as in densely connected BiLSTMs (arXiv 1802.00889).
-        norm: norm in front of the bottleneck; null for that of the encoder.
+        layout: Dimensions of the stage; `dim` is unused.
+        growth_rate: Number of features that each block adds.
+        bottleneck: Input width of each block as a multiple of the growth rate; 0 feeds blocks the
+            concatenation itself, as in densely connected BiLSTMs (arXiv 1802.00889).
+        norm: Norm before the bottleneck; null for the norm of the encoder.
     """
 
     resizes = True
@@ -88,7 +89,7 @@ class Dense(Connection):
             )
 
     def _concatenated(self, i: int) -> int:
-        """Width of everything in front of block `i`."""
+        """Return the width of all features before block `i`."""
         return self.in_dim + i * self.growth_rate
 
     def widths(self, i: int) -> tuple[int, int]:
@@ -98,7 +99,7 @@ class Dense(Connection):
         return (x,), self._rectify((), x, 0, mask)
 
     def _rectify(self, rectified: Pieces, x: Tensor, i: int, mask: Tensor) -> Pieces:
-        """Append source `i`, if a block is still to read it."""
+        """Append source `i` if a later block reads it."""
         if i >= len(self.norms):
             return rectified
         return append(rectified, self.norms[i](x, mask).relu())
@@ -119,22 +120,22 @@ class Dense(Connection):
 
 
 class DualPath(Connection):
-    """Add one part of each output to a residual stream, and append the other to a dense path.
+    """Add one part of each output to a residual stream and append the other to a dense path.
 
     x ─┬─ f ═╤═ + ─┬─ f ═╤═ + ─     x_i = x_{i-1} + y_i,  r(x) = relu(norm(x))
        └─────│──┘──│─────│──┘       [y_i, z_i] = f_i(W_i [r(x_{i-1}), r(z_1), ..., r(z_{i-1})])
              └─────┴─────┴──────
 
-    Chen et al. 2017, arXiv 1707.01629. The output is [x_n, z_1, ..., z_n]. W_i has
-    (dim + i growth_rate) * dim weights. Different from the paper: f is any block instead of a
-    grouped bottleneck of convolutions; the dense path begins empty, where the paper projects the
-    input to 2 * growth_rate features; readers share the norm of each z_j; no norm and ReLU follow
-    the last block.
+    Chen et al. 2017, arXiv 1707.01629. The output is [x_n, z_1, ..., z_n]. W_i has (dim + i
+    growth_rate) * dim weights. Differences from the paper: f is any block instead of a grouped
+    convolution bottleneck; the dense path starts empty instead of with a projection of the input to
+    2 * growth_rate features; all readers share the norm of z_j; the last block is not followed by a
+    norm and ReLU.
 
     Args:
-        layout: widths and depth of the stage.
-        growth_rate: features that each block appends.
-        norm: norm in front of each W; null for that of the encoder.
+        layout: Dimensions of the stage.
+        growth_rate: Number of features that each block appends.
+        norm: Norm before each W; null for the norm of the encoder.
     """
 
     def __init__(self, layout: Layout, growth_rate: int = 16, norm: NormFactory | None = None):

@@ -1,8 +1,8 @@
 """Connections that mix all earlier outputs with learned coefficients.
 
-Each keeps all outputs, O(depth * B * L * D), and adds them one by one: they are never stacked.
+Each keeps all outputs, O(depth * B * L * D), and sums them one by one without stacking them.
 
-Shapes: B batch, L length, D width, C streams that a block reads; mask [B, L] is True at real tokens.
+Shapes: B batch, L length, D width, C inputs of a block; mask [B, L] is True at real tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,23 +19,23 @@ Past = tuple[Tensor, ...]
 
 
 def mix(weights: Iterable[Tensor], sources: Sequence[Tensor]) -> Tensor:
-    """Sum the sources [B, L, D], each times its weight: a scalar, or what broadcasts with it."""
+    """Return the weighted sum of the sources [B, L, D]; the weights broadcast against them."""
     products = (weight * source for weight, source in zip(weights, sources, strict=True))
     return reduce(torch.add, products)
 
 
 class ScalarMix(Connection):
-    """A residual stream that ends in a mix of all its states: y = g sum_j softmax(w)_j x_j.
+    """Residual stream whose output is a learned mix of all states: y = g sum_j softmax(w)_j x_j.
 
     x_0 ─┬─ f + ─ x_1 ─┬─ f + ─ x_2 ─┬─ S ─
          ├──────────┘  ├──────────┘  │
          └─────────────┴─────────────┘
 
-    Peters et al. 2018 (ELMo), arXiv 1802.05365. Starts as the mean of the states; depth + 2
-    parameters.
+    Peters et al. 2018 (ELMo), arXiv 1802.05365. Initialized to the mean of the states. It has depth
+    + 2 parameters.
 
     Args:
-        layout: widths and depth of the stage.
+        layout: Dimensions of the stage.
     """
 
     def __init__(self, layout: Layout):
@@ -57,22 +57,22 @@ class ScalarMix(Connection):
 
 
 class DepthWeighted(Connection):
-    """A residual stream that is replaced by a learned mean of all its states (DenseFormer).
+    """Residual stream with a learned weighted average of all states (DenseFormer).
 
     x_0 ─┬─ f + ─ S ─┬─ f + ─ S ─     z_i = x_{i-1} + f_i(x_{i-1}),  x_i = sum_j a_ij z_j,  z_0 = x_0
          ├───────┘   │        │
          └───────────┴────────┘
 
-    Pagliardini et al. 2024, arXiv 2402.02622. Starts as `Residual`: a_ii = 1 and all others 0.
-    About depth ** 2 / (2 period dilation) parameters. Different from the paper: a block is half a
-    Transformer layer (attention, or feed-forward). The paper's model, which takes a mean after each
-    layer of what all layers left, is `dilation: 2, period: 2`, and its 4x5 model is
-    `dilation: 8, period: 10`; the defaults take a mean after each half.
+    Pagliardini et al. 2024, arXiv 2402.02622. Initialized to `Residual`: a_ii = 1 and all other
+    weights 0. It has about depth ** 2 / (2 period dilation) parameters. Difference from the paper:
+    a block is half a Transformer layer (attention or feed-forward), and the defaults average after
+    each block. The model of the paper, which averages layer outputs after each layer, is `dilation:
+    2, period: 2`; its 4x5 model is `dilation: 8, period: 10`.
 
     Args:
-        layout: widths and depth of the stage.
-        dilation: distance between the states that are read.
-        period: number of blocks between two means.
+        layout: Dimensions of the stage.
+        dilation: Spacing between the states that are averaged.
+        period: Number of blocks between two averages.
     """
 
     def __init__(self, layout: Layout, dilation: int = 1, period: int = 1):
@@ -111,14 +111,14 @@ class AttentionResiduals(Connection):
          └───────────S           S
          └───────────────────────┘
 
-    Kimi Team 2026, arXiv 2603.15031. Starts as the mean of all earlier outputs: w = 0. D parameters
-    for each block. Different from the paper: rms has no scale, which would be one more factor of w;
-    a block is half a Transformer layer in both, but here it may be any block.
+    Kimi Team 2026, arXiv 2603.15031. Initialized to the mean of all earlier outputs (w = 0). It has
+    D parameters per block. Difference from the paper: rms has no learned scale, since w absorbs it.
+    As in the paper, attention and feed-forward are separate blocks; any other block works too.
 
     Args:
-        layout: widths and depth of the stage.
-        block_size: number of blocks whose outputs are summed as in `Residual`, to attend over the
-            sums with less memory; 1 attends over each output.
+        layout: Dimensions of the stage.
+        block_size: Number of consecutive outputs that are summed, so that attention over the sums
+            needs less memory; 1 attends over every output.
     """
 
     def __init__(self, layout: Layout, block_size: int = 1):
@@ -157,7 +157,7 @@ class AttentionResiduals(Connection):
 
 
 class MultiwayDynamicDense(Connection):
-    """Mix all earlier outputs for each stream that a block reads, by token (MUDDFormer).
+    """Mix all earlier outputs by token, separately for each input of a block (MUDDFormer).
 
     z_0 ─┬─ S_q,k,v,r ─ f + ─ z_1 ─┬─ S_q,k,v,r ─ f + ─ z_2 ─ S ─
          └─────────────────────────┘
@@ -166,16 +166,16 @@ class MultiwayDynamicDense(Connection):
     and for r alone where a block reads one stream; g = W_2 gelu(W_1 rms(z_i)),
     z_{i+1} = x_r + f(x_q, x_k, x_v).
 
-    Xiao et al. 2025, arXiv 2502.12170. Starts as `Residual`: b picks the last output and W_2 = 0.
-    About C (i + 2) (D + C (i + 1)) parameters for block i. Different from the paper: it mixes once
-    in front of each layer, four streams for attention, and adds the feed-forward half as usual;
-    here each half is a block, so that feed-forward reads a mix too. The first block weighs its only
-    source. Query, key and value share the norm of the branch. The paper's norms of the mixed
-    outputs (PrePostDANorm), its wider feed-forward layers in the depth and wider last W_1 are left
-    out.
+    Xiao et al. 2025, arXiv 2502.12170. Initialized to `Residual`: b selects the last output and W_2
+    = 0. Block i has about C (i + 2) (D + C (i + 1)) parameters. Differences from the paper: the
+    paper mixes once before each layer, with four streams for attention and a plain residual
+    connection for feed-forward; here attention and feed-forward are separate blocks that both read
+    a mix. The first block weights its only source. Query, key and value share the norm of the
+    branch. The norms of the mixed outputs (PrePostDANorm), wider feed-forward layers at greater
+    depth and the wider last W_1 are not implemented.
 
     Args:
-        layout: widths and depth of the stage.
+        layout: Dimensions of the stage.
     """
 
     def prepare(self, blocks: Sequence[Block]) -> None:
@@ -183,7 +183,7 @@ class MultiwayDynamicDense(Connection):
         self.dynamic = nn.ModuleList(self._weights(i, num_ways) for i, num_ways in enumerate(ways))
 
     def _weights(self, i: int, num_ways: int) -> nn.Sequential:
-        """Make what computes the weights of `num_ways` mixes of i + 1 sources."""
+        """Return the network that computes the weights of `num_ways` mixes of i + 1 sources."""
         up = nn.Linear(self.dim, num_ways * (i + 2), bias=False)
         down = nn.Linear(num_ways * (i + 2), num_ways * (i + 1))
         nn.init.zeros_(down.weight)

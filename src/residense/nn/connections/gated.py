@@ -1,4 +1,4 @@
-"""Connections that gate a residual stream, feature by feature.
+"""Residual connections with a gate for each feature.
 
 Shapes: B batch, L length, D width; mask [B, L] is True at real tokens.
 """
@@ -15,12 +15,13 @@ class Highway(Connection):
     x ─┬─ f ── t ──── + ─
        └────── 1-t ───┘
 
-    Srivastava et al. 2015, arXiv 1505.00387. Different from the paper: the branch's norm is not
-    seen by the gate, which looks at the token alone, also beside convolutions.
+    Srivastava et al. 2015, arXiv 1505.00387. Difference from the paper: the gate reads the stream
+    before the norm of the branch, one token at a time, even if the block is a convolution.
 
     Args:
-        layout: widths and depth of the stage.
-        bias: initial bias of the gates; below zero, so that the stream is carried at first.
+        layout: Dimensions of the stage.
+        bias: Initial bias of the gates; a negative value initially carries the stream past the
+            block.
     """
 
     def __init__(self, layout: Layout, bias: float = -2.0):
@@ -34,17 +35,17 @@ class Highway(Connection):
 
 
 class GatedResidual(Connection):
-    """Add each block through a gated recurrent unit: x_i = (1 - z) x_{i-1} + z h.
+    """Combine stream and block with a gated recurrent unit: x_i = (1 - z) x_{i-1} + z h.
 
     x ─┬─ f ── GRU ─     r = sigmoid(W_r y + U_r x),  z = sigmoid(W_z y + U_z x - b)
        └────────┘        h = tanh(W_h y + U_h (r x)),  y = f_i(x)
 
-    Parisotto et al. 2020 (GTrXL), arXiv 1910.06764. 6 D ** 2 + D parameters for each block.
-    Different from the paper: no ReLU between the block and the gate.
+    Parisotto et al. 2020 (GTrXL), arXiv 1910.06764. It has 6 D ** 2 + D parameters per block.
+    Difference from the paper: there is no ReLU between the block and the gate.
 
     Args:
-        layout: widths and depth of the stage.
-        bias: initial b; above zero, so that the stream is carried at first.
+        layout: Dimensions of the stage.
+        bias: Initial b; a positive value initially carries the stream past the block.
     """
 
     def __init__(self, layout: Layout, bias: float = 2.0):

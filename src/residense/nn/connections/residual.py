@@ -16,12 +16,13 @@ from residense.nn.norms import NormFactory
 
 
 class Residual(Connection):
-    """Add each block to a stream: x_i = x_{i-1} + f_i(x_{i-1}).
+    """Add the output of each block to its input: x_i = x_{i-1} + f_i(x_{i-1}).
 
     x ─┬─ f ─ + ─┬─ f ─ + ─
        └──────┘  └──────┘
 
-    He et al. 2016, arXiv 1603.05027. Norms inside the branch are up to `Branch`.
+    He et al. 2016, arXiv 1603.05027. `Branch` normalizes the input of the block by default
+    (pre-activation).
     """
 
     def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
@@ -29,19 +30,19 @@ class Residual(Connection):
 
 
 class ProjectedResidual(Connection):
-    """Add each block to a projected stream: x_i = s(P x_{i-1} + f_i(x_{i-1})).
+    """Residual connection with a projection shortcut: x_i = s(P x_{i-1} + f_i(x_{i-1})).
 
     x ─┬─ f ─ + ─ s ─┬─ f ─ + ─ s ─
        └─ P ──┘      └──────┘
 
-    He et al. 2016, arXiv 1512.03385. P is a linear map and a norm beside block 0 where the width
-    changes or the stride is above 1, and the identity elsewhere. Use it with `stem: none`, so that
-    block 0 reads the embeddings.
+    He et al. 2016, arXiv 1512.03385. P is a linear map and a norm at block 0 if the width changes
+    or the stride is above 1, and the identity otherwise. Use it with `stem: none`, so that block 0
+    reads the embeddings.
 
     Args:
-        layout: widths and depth of the stage.
-        activation: activation s after each sum.
-        norm: norm of the projection; null for that of the encoder, `NoNorm` for none.
+        layout: Dimensions of the stage.
+        activation: Activation s after each sum.
+        norm: Norm of the projection; null for the norm of the encoder, `NoNorm` for none.
     """
 
     resizes = True
@@ -63,7 +64,7 @@ class ProjectedResidual(Connection):
 
     def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
         if i == 0 and self.projects:
-            kept = state[:, :: self.stride].contiguous()  # one graph for even and odd lengths
+            kept = state[:, :: self.stride].contiguous()  # one graph for all lengths
             state = self.norm(self.projection(kept), mask)
         return self.activation(state + y)
 
@@ -74,11 +75,11 @@ class PostNorm(Connection):
     x ─┬─ f ─ + ─ norm ─┬─ f ─ + ─ norm ─
        └──────┘         └──────┘
 
-    Vaswani et al. 2017, arXiv 1706.03762. Use it with `branch.norm: none`; it needs warm-up.
+    Vaswani et al. 2017, arXiv 1706.03762. Use it with `branch.norm: none` and learning rate warmup.
 
     Args:
-        layout: widths and depth of the stage.
-        norm: norm of the sums; null for that of the encoder.
+        layout: Dimensions of the stage.
+        norm: Norm of the sums; null for the norm of the encoder.
     """
 
     def __init__(self, layout: Layout, norm: NormFactory | None = None):
@@ -92,19 +93,19 @@ class PostNorm(Connection):
 class DeepNorm(PostNorm):
     """Post-norm for very deep stacks: x_i = norm(a x_{i-1} + f_i(x_{i-1})), a = depth ** 1/4.
 
-    Wang et al. 2022, arXiv 2203.00555. Initial weights of the blocks are divided by
-    (4 depth) ** 1/4; recurrent blocks are refused. Different from the paper: the depth is that of
-    the stage, in blocks, two for a layer of the paper; Xavier weights are uniform instead of
-    normal, with the same variance; convolutions and the gate of `swiglu`, which the paper does not
-    have, keep their own initialization times the paper's factor.
+    Wang et al. 2022, arXiv 2203.00555. Initial weights of the blocks are divided by (4 depth) **
+    1/4; recurrent blocks are not supported. Differences from the paper: `depth` counts the blocks
+    of the stage, two for each layer of the paper; Xavier initialization is uniform instead of
+    normal, with the same variance; convolutions, which the paper does not cover, scale their own
+    initialization, and the gate of `swiglu` keeps its own.
 
     Args:
-        layout: widths and depth of the stage.
-        norm: norm of the sums; null for that of the encoder.
+        layout: Dimensions of the stage.
+        norm: Norm of the sums; null for the norm of the encoder.
     """
 
     def prepare(self, blocks: Sequence[Block]) -> None:
-        for block in dict.fromkeys(blocks):  # a tied block once
+        for block in dict.fromkeys(blocks):  # each tied block once
             block.scale_init((4 * self.depth) ** -0.25)
 
     def write(self, state: Tensor, y: Tensor, i: int, mask: Tensor) -> Tensor:
@@ -112,19 +113,21 @@ class DeepNorm(PostNorm):
 
 
 class UNetSkips(Connection):
-    """A residual stream whose second half also reads the first: read_{n-1-i} += sigmoid(w_i) x_{i+1}.
+    """Residual stream with skips from its first half to its second half.
+
+    read_{n-1-i} += sigmoid(w_i) x_{i+1}
 
     x ─ f ─┬─ f ─┬─ f ─ + ─ f ─ + ─ f ─     (each f with its own residual)
            │     └──────┘       │
            └────────────────────┘
 
-    Ronneberger et al. 2015, arXiv 1505.04597; gated as in the records of modded-nanogpt. Different
-    from the paper: nothing is pooled or upsampled, skips are added with a learned weight instead of
-    concatenated, and each block has a residual connection besides.
+    Ronneberger et al. 2015, arXiv 1505.04597; with gates as in modded-nanogpt. Differences from the
+    paper: there is no pooling or upsampling; skips are added with a learned weight instead of
+    concatenated; each block also has a residual connection.
 
     Args:
-        layout: widths and depth of the stage.
-        start: initial w of the gates.
+        layout: Dimensions of the stage.
+        start: Initial value of w.
     """
 
     def __init__(self, layout: Layout, start: float = -1.5):

@@ -1,4 +1,4 @@
-"""Connections with several residual streams, which blocks read, write and mix.
+"""Connections with several residual streams.
 
 Shapes: B batch, L length, D width, S streams; mask [B, L] is True at real tokens.
 """
@@ -16,12 +16,12 @@ from residense.nn.norms import RMSNorm
 
 
 class Coefficients(NamedTuple):
-    """How a block treats the streams of each token; leading dimensions may be left out.
+    """Coefficients of a block for the streams of each token; leading dimensions may be omitted.
 
     Attributes:
-        read: [B, L, S], weight of each stream in what the block reads.
-        mix: [B, L, S, S], weight of stream s (row) in what becomes of stream t (column).
-        write: [B, L, S], weight of the block's output in each stream.
+        read: Weight of each stream in the input of the block [B, L, S].
+        mix: Weight of stream s (row) in the new stream t (column) [B, L, S, S].
+        write: Weight of the output of the block in each stream [B, L, S].
     """
 
     read: Tensor
@@ -35,8 +35,8 @@ class Streams(Connection):
     The streams start as copies of the input; the output is their mean.
 
     Args:
-        layout: widths and depth of the stage.
-        streams: number of streams.
+        layout: Dimensions of the stage.
+        streams: Number of streams.
     """
 
     def __init__(self, layout: Layout, streams: int):
@@ -54,7 +54,7 @@ class Streams(Connection):
 
     def read(self, state: Tensor, i: int, mask: Tensor) -> tuple[tuple[Tensor], State]:
         read, mixing, write = self.coefficients(state, i, mask)
-        with torch.autocast(state.device.type, enabled=False):  # rounding would add up over depth
+        with torch.autocast(state.device.type, enabled=False):  # errors would add up over depth
             h = state.to(mixing.dtype)
             x = torch.einsum("...s, ...sd -> ...d", read, h)
             mixed = torch.einsum("...st, ...sd -> ...td", mixing, h)
@@ -69,21 +69,22 @@ class Streams(Connection):
 
 
 class HyperConnections(Streams):
-    """Several residual streams with learned reads, writes and mixing.
+    """Residual streams with learned reads, writes and mixing.
 
     h ═╤═ A_r ═══ + ═     x = a_m . h,  h' = A_r^T h + b f(x)   for h [S, D]
        └ a_m ─ f ─┘ b
 
-    Zhu et al. 2024, arXiv 2409.19606. Starts as `Residual`: block i reads stream i mod S, A_r is
-    the identity and b is 1. S (S + 2) parameters for each block; with `dynamic`, those of each token
-    move by s tanh(W rms(h)): D (S + 2) more. Different from the paper: the output is the mean of the
-    streams, not their sum, so that initial weights of the blocks need no factor for S; coefficients
-    are computed behind an RMS norm, in the paper's code a layer norm.
+    Zhu et al. 2024, arXiv 2409.19606. Initialized to `Residual`: block i reads stream i mod S, A_r
+    is the identity and b is 1. It has S (S + 2) parameters per block. With `dynamic`, s tanh(W
+    rms(h)) is added to the coefficients of each token, with D (S + 2) more parameters. Differences
+    from the paper: the output is the mean of the streams instead of their sum, so that initial
+    weights do not depend on S; coefficients are computed after an RMS norm, where the code of the
+    paper uses a layer norm.
 
     Args:
-        layout: widths and depth of the stage.
-        streams: number of streams.
-        dynamic: whether coefficients depend on the token.
+        layout: Dimensions of the stage.
+        streams: Number of streams.
+        dynamic: Whether coefficients depend on the token.
     """
 
     def __init__(self, layout: Layout, streams: int = 4, dynamic: bool = True):
@@ -105,11 +106,11 @@ class HyperConnections(Streams):
 
 
 class DynamicCoefficients(nn.Module):
-    """Compute by how much the coefficients of hyper-connections differ at each token.
+    """Token-dependent part of the coefficients of hyper-connections.
 
     Args:
-        dim: width of the streams.
-        streams: number of streams.
+        dim: Width of the streams.
+        streams: Number of streams.
     """
 
     def __init__(self, dim: int, streams: int):
@@ -120,11 +121,11 @@ class DynamicCoefficients(nn.Module):
         self.write = nn.Linear(dim, 1, bias=False)
         for linear in (self.read, self.mix, self.write):
             nn.init.zeros_(linear.weight)
-        self.read_scale = nn.Parameter(torch.full((1,), 0.01))  # of reads and mixing
+        self.read_scale = nn.Parameter(torch.full((1,), 0.01))  # for reads and mixing
         self.write_scale = nn.Parameter(torch.full((1,), 0.01))
 
     def forward(self, h: Tensor, mask: Tensor) -> Coefficients:
-        """Compute the differences from the streams `h` [B, L, S, D]."""
+        """Compute the offsets of the coefficients from the streams `h` [B, L, S, D]."""
         h = self.norm(h, mask)
         read = self.read_scale * self.read(h).tanh()
         mixing = self.read_scale * self.mix(h).tanh()
@@ -133,28 +134,29 @@ class DynamicCoefficients(nn.Module):
 
 
 class ManifoldConstrainedHyperConnections(Streams):
-    """Hyper-connections whose mixing is doubly stochastic, so that no stream grows or vanishes (mHC).
+    """Hyper-connections with doubly stochastic mixing (mHC).
 
     h ═╤═ A_r ═══ + ═     x = sigmoid(a) . h,  h' = A_r h + 2 sigmoid(b) f(x)
        └ a ── f ──┘ b
 
-    Xie et al. 2025, arXiv 2512.24880. a, b and A_r are computed from all streams of a token.
-    `permutations`: A_r is a mean of all permutations with softmax weights, doubly stochastic exactly
-    (mHC-lite, arXiv 2601.05732); `sinkhorn`, as in the paper: columns and rows are normalized in
-    turn, so that rows sum to 1 exactly and columns nearly: with logits of standard deviation 5,
-    20 iterations leave errors of some hundredths. D S (2 S + R) parameters for each block, R = S!
-    and S ** 2.
+    Xie et al. 2025, arXiv 2512.24880. Doubly stochastic mixing preserves the mean of the streams;
+    a, b and A_r are computed from all streams of a token. With `permutations`, A_r is a weighted
+    mean of all permutation matrices with softmax weights and thus exactly doubly stochastic
+    (mHC-lite, arXiv 2601.05732). With `sinkhorn`, as in the paper, columns and rows are normalized
+    alternately: rows sum to exactly 1 and columns approximately. With logits of standard deviation
+    5, the error after 20 iterations is a few hundredths. Each block has D S (2 S + R) parameters,
+    with R = S! for permutations and R = S ** 2 for sinkhorn.
 
-    Different from the paper: permutations unless `sinkhorn` is chosen; the output is the mean of the
-    streams; at the start the streams differ in who reads and writes them, as equal ones would stay
-    equal, and A_r keeps about 0.7 of each (mHC-lite: nearly all), as its gradient vanishes nearer
-    to 1.
+    Differences from the paper: `permutations` is the default; the output is the mean of the
+    streams; blocks initially read and write different streams, since identical streams would stay
+    identical; A_r initially keeps about 0.7 of each stream (mHC-lite: nearly all of it), since its
+    gradient vanishes closer to 1.
 
     Args:
-        layout: widths and depth of the stage.
-        streams: number of streams; 5 at most with permutations.
-        mixing: how A_r is made doubly stochastic.
-        iterations: number of times that `sinkhorn` normalizes columns and rows.
+        layout: Dimensions of the stage.
+        streams: Number of streams; at most 5 with `permutations`.
+        mixing: Method that makes A_r doubly stochastic, `permutations` or `sinkhorn`.
+        iterations: Number of iterations of `sinkhorn`.
     """
 
     orders: Tensor
@@ -174,13 +176,13 @@ class ManifoldConstrainedHyperConnections(Streams):
         self.mixing = mixing
         self.iterations = iterations
         one = torch.eye(streams)
-        stay = one.flatten()  # logits that mix nothing
+        stay = one.flatten()  # logits of the identity
         if mixing == "permutations":
             orders = torch.stack([one[list(order)] for order in permutations(range(streams))])
             self.register_buffer("orders", orders, persistent=False)
             stay = torch.eye(len(orders))[0]  # the first permutation is the identity
         others = len(stay) / stay.sum().item() - 1
-        stay = stay * log(7 / 3 * max(1, others))  # weight 0.7 against all others together
+        stay = stay * log(7 / 3 * max(1, others))  # weight 0.7, and 0.3 for all others together
         each = range(layout.depth)
         own = [2 * one[i % streams] - 1 for i in each]
         self.reads = nn.ParameterList(start.clone() for start in own)
@@ -201,12 +203,12 @@ class ManifoldConstrainedHyperConnections(Streams):
         read = self.reads[i] + read_scale * read
         write = self.writes[i] + write_scale * write
         mixing = self.mixes[i] + mix_scale * mixing
-        # A_r has the streams that come out as rows
+        # the rows of A_r are the new streams
         mixing = self._doubly_stochastic(mixing).mT
         return Coefficients(read.sigmoid(), mixing, 2 * write.sigmoid())
 
     def _doubly_stochastic(self, logits: Tensor) -> Tensor:
-        """Return the mixing [..., S, S] of logits [..., R], never computed in half precision."""
+        """Return doubly stochastic matrices [..., S, S] from logits [..., R]."""
         if self.mixing == "permutations":
             with torch.autocast(logits.device.type, enabled=False):
                 return torch.tensordot(logits.softmax(-1), self.orders, 1)
