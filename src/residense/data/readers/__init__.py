@@ -1,7 +1,6 @@
 """Read corpora: a module for each format, whose function yields examples, or records that become examples."""
 
 from residense.data.readers.columns import read_columns
-from residense.data.readers.conllu import is_conllu, read_conllu
 from residense.data.readers.file import Example, File
 from residense.data.readers.folders import read_folder
 from residense.data.readers.hub import read_parquet, read_rows
@@ -34,10 +33,7 @@ def _read(file: File) -> list[Example]:
     if file.suffix == "parquet":
         return [*make(file, read_parquet(file))]
     if file.kind == "tags":
-        lines = file.lines()
-        if file.suffix == "conllu" or is_conllu(lines):
-            return read_conllu(file, lines)
-        return read_columns(file, lines)
+        return read_columns(file)
     if file.suffix not in SUFFIXES["texts"]:
         suffixes = f"name it .{', .'.join(SUFFIXES['texts'])}"
         raise file.error(None, "suffix of no known format for texts", None, suffixes)
