@@ -141,7 +141,8 @@ class File:
 
         Only LF and CRLF end a line: other line ends of Unicode, such as NEL, occur inside tokens.
         """
-        return [line.removesuffix("\r") for line in self.text().split("\n")]
+        lines = [line.removesuffix("\r") for line in self.text().split("\n")]
+        return lines if lines[-1] else lines[:-1]
 
     def text(self) -> str:
         """Return the content of the file, unpacked and decoded."""
