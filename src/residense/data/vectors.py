@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             while line := stream.readline(left + 1):
                 left -= len(line)
                 if left < 0:
-                    wrong = "expands to far more than text does; decompress it yourself"
+                    wrong = "unpacks to far more than text does; unpack it yourself"
                     raise UsageError(f"{path}: {wrong}")
                 yield line
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
@@ -87,7 +87,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
     if path.suffix != ".zip":
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+        open_file: Any = gzip.open if path.suffix == ".gz" else open
+        with open_file(path, "rb") as stream:
             yield stream
         return
     with zipfile.ZipFile(path) as archive:

@@ -1,17 +1,20 @@
 """JSON lines: an object on each line."""
 
 import json
+import re
 from collections.abc import Iterator
 
 from residense.data.readers.file import File
 from residense.data.readers.records import Record
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def read_jsonl(file: File) -> Iterator[Record]:
-    """Return the objects of a JSON lines file; blank lines are skipped.
+    """Yield the objects of a JSON lines file; blank lines are skipped.
 
     Raises:
-        CorpusError: A line is no JSON object.
+        CorpusError: A line is not a JSON object.
     """
     file.notes.append("JSON lines")
     for number, line in enumerate(file.lines(), 1):
@@ -23,4 +26,15 @@ def read_jsonl(file: File) -> Iterator[Record]:
             raise file.error(number, f"not JSON ({error})", line, "correct the line") from None
         if not isinstance(fields, dict):
             raise file.error(number, "no object", fields, 'write {"text": "...", "label": "..."}')
+        if r"\ud" in line.lower():
+            fields = _encodable(file, number, fields)
         yield Record(number, fields)
+
+
+def _encodable(file: File, number: int, fields: dict[str, object]) -> dict[str, object]:
+    """Replace unpaired surrogates, which UTF-8 cannot represent."""
+    text = json.dumps(fields, ensure_ascii=False)
+    if _SURROGATE.search(text):
+        wrong = "half a surrogate pair"
+        file.settle(number, wrong, text, "write the whole character", f"{wrong} read as U+FFFD")
+    return json.loads(_SURROGATE.sub("\ufffd", text))
