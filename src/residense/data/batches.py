@@ -3,7 +3,7 @@
 The global batches of an epoch depend only on the seed and the epoch. Each process takes its share
 of each batch, so any number of processes trains on the same batches.
 
-Shapes: B sentences, L tokens, U distinct words of the batch, C characters of the longest, K classes.
+Shapes: B sentences, L tokens, U distinct words, C characters of the longest word, K classes.
 """
 
 from collections.abc import Callable, Iterator

@@ -24,7 +24,7 @@ def folder() -> Path:
 
 
 def fingerprint(files: Iterable[Path], options: object) -> str:
-    """Return a hash of the content of files, of JSON-like options, and of the code of this package."""
+    """Return a hash of the content of files, of JSON-like options, and of the code in data/."""
     settings = json.dumps([__version__, options], sort_keys=True, default=str)
     digest = hashlib.sha256(settings.encode())
     code = (p for p in Path(__file__).parent.rglob("*") if p.suffix in (".py", ".txt"))

@@ -128,9 +128,9 @@ class ClassificationDataModule(TextDataModule):
             texts.append(Text(text, [places[i] for i in here] or [(0, 0)]))
         labels = [example.labels for example in examples]
         if long:
-            share = f"{name}: {100 * long / len(texts):.1f} % of the texts"
+            fraction = f"{name}: {100 * long / len(texts):.1f} % of the texts"
             limit = f"{self.max_length} tokens ({self.truncate} is kept)"
-            notes.append(f"{share} are cut to {limit}")
+            notes.append(f"{fraction} are cut to {limit}")
         return Corpus.build(sentences, "none", self.max_length, texts, labels)
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:

@@ -1,4 +1,4 @@
-"""A corpus as flat integer arrays: four bytes for each token, and one indexing operation for a batch.
+"""A corpus as flat integer arrays, from which a batch is gathered by one indexing operation.
 
 Distinct tokens are stored once, as `forms`; a token is an index into them.
 

@@ -28,7 +28,7 @@ class SlotsDataModule(TaggingDataModule):
         intent_files: Glob of the files with intents.
         sentence_column: Column of the sentences in the files with intents, by position or by name.
         intent_column: Column of the intents, by position or by name.
-        label_separator: Separator of the intents if a sentence has any number of them; null for one.
+        label_separator: Separator of the intents if a sentence has any number; null for one.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ _FULL_WIDTH: Final = {code: code + 0xFEE0 for code in map(ord, "0123456789-:+")}
 
 @dataclass(frozen=True)
 class Synthetic:
-    """The synthetic corpus for tagging: generated sentences with personal data, deterministic by seed.
+    """The synthetic corpus for tagging: generated sentences with personal data.
 
     Args:
         language: Language of the sentences; "en" is tokenized by word, "zh" by character.
@@ -54,7 +54,7 @@ class Synthetic:
     seed: Count = 0
 
     def splits(self) -> dict[str, list[Sentence]]:
-        """Return the "train", "validation" and "test" sentences, each as tokens and their IOB2 tags."""
+        """Generate the "train", "validation" and "test" sentences as tokens with IOB2 tags."""
         grammar = _Sentences(self.language, random.Random(self.seed))
         return grammar.splits(self.size, grammar.sentences)
 
@@ -140,7 +140,7 @@ class _Sentences(Grammar):
 
 
 def _login(name: str) -> str:
-    """Return a name as in logins and e-mail addresses: lower-case ASCII letters and digits."""
+    """Return a name as in e-mail addresses: lower-case ASCII letters and digits."""
     plain = unicodedata.normalize("NFKD", name).lower()
     return "".join(char for char in plain if char.isascii() and char.isalnum())
 

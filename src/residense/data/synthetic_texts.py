@@ -37,10 +37,10 @@ _START: Final = re.compile(r"(?:^|[.?!] )[a-z]")
 
 @dataclass(frozen=True)
 class SyntheticTexts:
-    """The synthetic corpus for text classification: generated customer messages, deterministic by seed.
+    """The synthetic corpus for text classification: generated customer messages.
 
     Args:
-        language: Language of the texts; there are English ones.
+        language: Language of the texts.
         size: Number of texts in all, split 80/10/10 into train, validation and test.
         seed: Seed of labels, lines, held-out parts and noise.
     """
@@ -50,7 +50,7 @@ class SyntheticTexts:
     seed: Count = 0
 
     def splits(self) -> dict[str, list[Text]]:
-        """Return the "train", "validation" and "test" texts, each with its label; no text occurs twice."""
+        """Generate the "train", "validation" and "test" texts with labels; no text occurs twice."""
         grammar = _Texts(random.Random(self.seed))
         return grammar.splits(self.size, grammar.texts)
 

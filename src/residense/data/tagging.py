@@ -70,9 +70,9 @@ class TaggingDataModule(TextDataModule):
                 fix = "choose another column with --data.tag_column"
                 raise UsageError(f"{self.corpus_name}: {wrong}; {fix}")
             target = "none" if found == "none" else scheme
-            said = "plain labels" if target == "none" else f"{found}, converted to {target}"
+            kind = "plain labels" if target == "none" else f"{found}, converted to {target}"
             corpora = {name: self._corpus(part, target) for name, part in splits.items()}
-            return Loaded(corpora, [*notes, f"tags are {said}"], target)
+            return Loaded(corpora, [*notes, f"tags are {kind}"], target)
 
         return self.source.load(build, [scheme, self.max_length])
 

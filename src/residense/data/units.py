@@ -91,8 +91,8 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     steps = [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    trainer = trainers.BpeTrainer(vocab_size=source, special_tokens=["[UNK]"], show_progress=False)  # type: ignore[call-arg]
-    tokenizer.train_from_iterator(texts, trainer)
+    options: Any = {"vocab_size": source, "special_tokens": ["[UNK]"], "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(**options))
     return tokenizer.to_str()
 
 

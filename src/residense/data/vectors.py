@@ -79,7 +79,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                     raise UsageError(f"{path}: {wrong}")
                 yield line
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        # A RuntimeError says that an archive is encrypted.
+        # A RuntimeError means that an archive is encrypted.
         wrong = f"cannot be read ({error}); the file is damaged or not what its name says"
         raise UsageError(f"{path}: {wrong}") from None
 

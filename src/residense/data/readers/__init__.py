@@ -12,7 +12,7 @@ from residense.data.readers.tables import read_table, refuse_swallowed
 
 
 def read(file: File) -> list[Example]:
-    """Read the sentences or texts of a file in the format that its suffix says.
+    """Read the sentences or texts of a file, in the format given by its suffix.
 
     Raises:
         CorpusError: The file is malformed or empty.

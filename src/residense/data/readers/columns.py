@@ -149,7 +149,7 @@ def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
 
 
 def _refit(cells: list[str], layout: _Layout) -> str | None:
-    """Fit the number of cells to the layout; return what was done, or None if it is not clear."""
+    """Fit the number of cells to the layout; return the repair, or None if there is none."""
     width = len(layout.names)
     missing = width - len(cells)
     usual = layout.token == 0 and layout.tag == width - 1

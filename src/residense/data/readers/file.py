@@ -62,7 +62,7 @@ class File:
 
     Args:
         path: The file, or the name of a data set for error messages.
-        kind: What it holds: sentences with "tags", or "texts" with labels.
+        kind: Content: sentences with "tags", or "texts" with labels.
         text_column: Column of the tokens or texts: a 0-based position, negative from the right, or
             a name. None for the convention of the format.
         label_column: Column of the tags or labels, likewise.

@@ -1,13 +1,10 @@
 """JSON lines: an object on each line."""
 
 import json
-import re
 from collections.abc import Iterator
 
 from residense.data.readers.file import File
 from residense.data.readers.records import Record
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_jsonl(file: File) -> Iterator[Record]:
@@ -28,13 +25,14 @@ def read_jsonl(file: File) -> Iterator[Record]:
             raise file.error(number, "no object", fields, 'write {"text": "...", "label": "..."}')
         if r"\ud" in line.lower():
             fields = _encodable(file, number, fields)
-        yield Record(number, fields)
+        yield number, fields
 
 
 def _encodable(file: File, number: int, fields: dict[str, object]) -> dict[str, object]:
-    """Replace unpaired surrogates, which UTF-8 cannot represent."""
+    """Replace halves of surrogate pairs, which UTF-8 cannot represent."""
     text = json.dumps(fields, ensure_ascii=False)
-    if _SURROGATE.search(text):
+    valid = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if valid != text:
         wrong = "half a surrogate pair"
         file.settle(number, wrong, text, "write the whole character", f"{wrong} read as U+FFFD")
-    return json.loads(_SURROGATE.sub("\ufffd", text))
+    return json.loads(valid)

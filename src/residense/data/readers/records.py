@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from residense.data.readers.file import Column, Example, File
 from residense.data.tokenize import tokenize
@@ -13,18 +13,12 @@ TEXT_NAMES = (
     *("text", "texts", "sentence", "sentences", "content", "review", "utterance", "question"),
     *("query", "document", "comment", "tweet", "body"),
 )
-LABEL_NAMES = (
-    *("label", "labels", "category", "class", "intent", "sentiment", "target", "topic"),
-    "polarity",
-)
+LABEL_NAMES = ("label", "labels", "category", "class", "intent", "sentiment", "target", "topic")
+LABEL_NAMES += ("polarity",)
 _TAG_NAMES = ("tags", "ner_tags", "spans", "entities", "labels", "label")
 
 
-class Record(NamedTuple):
-    """The fields of one line or row by name, or by position where the columns have no names."""
-
-    line: int
-    fields: dict[Any, Any]
+Record = tuple[int, dict[Any, Any]]  # line, and fields by name, or by position without names
 
 
 def text_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
@@ -142,16 +136,16 @@ def _from_text(file: File, line: int, text: Any, labels: Any) -> Example:
 
 
 def _spans(value: Any) -> list[Any]:
-    """Return spans as a list; those of CLUENER, {type: {text: [[start, end], ...]}}, have inclusive ends."""
+    """Return spans as a list, also those of CLUENER: {type: {text: [[start, end], ...]}}."""
     if not isinstance(value, dict):
         return list(value)
     found: list[Any] = []
     for kind, texts in value.items():
         for places in texts.values() if isinstance(texts, dict) else [texts]:
             try:
-                found += [[start, end + 1, kind] for start, end in places]
+                found += [[start, end + 1, kind] for start, end in places]  # inclusive ends
             except (TypeError, ValueError):
-                found.append({kind: texts})  # to be refused
+                found.append({kind: texts})  # is refused as a span
     return found
 
 
@@ -185,7 +179,7 @@ def _shown(text: str, start: int, end: int) -> str:
 
 
 def _disjoint(file: File, line: int, aligned: list[Span]) -> list[Span]:
-    """Return spans without overlaps: the longer one stays, or the first of two equally long ones."""
+    """Drop overlapping spans; the longest is kept, or the first of equally long ones."""
     kept: list[Span] = []
     owner: dict[int, Span] = {}
     for span in sorted(aligned, key=lambda span: (span.start - span.end, span.start)):

@@ -12,14 +12,8 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "tags": ("conll", "conllu", "txt", "tsv", "bio", "jsonl", "parquet"),
     "texts": ("csv", "tsv", "txt", "label", "jsonl", "parquet"),
 }
-SPLITS = {
-    "train": "train",
-    "dev": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "test": "test",
-}
+SPLITS = {"train": "train", "test": "test"}
+SPLITS |= dict.fromkeys(("dev", "valid", "validation", "val"), "validation")
 _SIZED = re.compile(r"(train)[0-9]+[km]?")
 
 
@@ -69,15 +63,14 @@ def find_splits(path: Path, kind: Kind = "tags", pattern: str | None = None) -> 
 def class_folders(path: Path) -> dict[str, list[Path]]:
     """Return the files CLASS/*.txt of each class folder, sorted, without hidden ones.
 
-    Folders named like a split are no classes; neither is "unsup", where the IMDb corpus has texts
+    Folders named like a split are not classes; neither is "unsup", where the IMDb corpus has texts
     without labels.
     """
     classes = {}
     for folder in sorted(path.iterdir()) if path.is_dir() else ():
-        named = folder.name.startswith(".") or folder.name.lower() in {*SPLITS, "unsup"}
-        if folder.is_dir() and not named:
-            texts = [file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".txt"]
-            classes[folder.name] = [file for file in texts if not file.name.startswith(".")]
+        if not folder.name.startswith(".") and folder.name.lower() not in {*SPLITS, "unsup"}:
+            texts = [text for text in sorted(folder.glob("*")) if text.suffix.lower() == ".txt"]
+            classes[folder.name] = [text for text in texts if not text.name.startswith(".")]
     return {name: texts for name, texts in classes.items() if texts}
 
 
