@@ -27,22 +27,6 @@ def write_atomically(path: Path, content: bytes | memoryview, older: Path | None
     _sync(path.parent)
 
 
-def create_atomically(path: Path, content: bytes) -> bool:
-    """Create a file that is complete as soon as it exists; return False if it exists already."""
-    try:
-        with _written_beside(path, content) as name:
-            try:
-                os.link(name, path)
-            except FileExistsError:
-                raise
-            except OSError:  # a filesystem without links: for a moment the file is empty
-                with open(path, "xb") as stream:
-                    stream.write(content)
-    except (FileExistsError, FileNotFoundError):  # the process that made it removed all parts
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
     """Yield the name of a temporary file beside `path`; errors name `path`."""

@@ -19,9 +19,6 @@ from residense.errors import UsageError
 from residense.messages import say
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-ENDED = (
-    r"\bJobState=(BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|TIMEOUT)\b"
-)
 MAX_RESTARTS = 100  # so that a job that is requeued before its first step does not loop forever
 
 
@@ -131,13 +128,6 @@ def comes_back(number: int) -> bool:
         )
         return False
     return number == signal.SIGUSR1 or _is_preempted(_show(str(job())))
-
-
-def has_ended(number: str) -> bool:
-    """Return whether a job has certainly ended; SLURM forgets a job after some minutes."""
-    if shutil.which("scontrol") is None:
-        return False
-    return re.search(ENDED, _show(number)) is not None
 
 
 def _show(number: str) -> str:
