@@ -1,6 +1,5 @@
 """The trainer of a command: its callbacks, loggers and plugins."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from residense.callbacks.last import Last
 from residense.callbacks.predictions import Predictions
-from residense.callbacks.progress import Bar, Lines
+from residense.callbacks.progress import EpochProgress
 from residense.callbacks.report import Report
 from residense.errors import UsageError
 from residense.run import preemption
@@ -52,7 +51,7 @@ def make_trainer(
     config["enable_progress_bar"] = shows_progress
     config["callbacks"] = _as_list(config["callbacks"])
     if shows_progress:
-        config["callbacks"].append(Bar() if sys.stdout.isatty() else Lines())
+        config["callbacks"].append(EpochProgress())
     config["callbacks"] += [Predictions(_output(command, options, run)), Report(run)]
     if fits and run is not None:
         config["callbacks"] += _fit_callbacks(options, run, config["enable_checkpointing"])
