@@ -26,7 +26,7 @@ class RunOptions:
     Args:
         name: name of the run: runs/NAME/TIME-ID
         run_dir: directory of the run, new or to continue
-        logger: wandb: W&B (offline without a key) and CSV; csv: CSV alone; none
+        logger: wandb (offline without a key) and tensorboard also write metrics.csv; csv only that
         project: project of W&B that the run is logged to
         output: file for predictions, JSON lines
         init_from: checkpoint to start the weights from
@@ -37,7 +37,7 @@ class RunOptions:
 
     name: str = "run"
     run_dir: str | None = None
-    logger: Literal["wandb", "csv", "none"] = "wandb"
+    logger: Literal["wandb", "tensorboard", "csv", "none"] = "wandb"
     project: str = "residense"
     output: str | None = None
     init_from: str | None = None
