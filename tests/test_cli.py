@@ -468,7 +468,7 @@ MISTAKES = [
     ),
     (
         ["--model.encoder.connection=Residul"],
-        "there is no class or file Residul for this option; did you mean Residual?",
+        "there is no class, file or value Residul for this option; did you mean Residual?",
     ),
     (["--model.encoder.connection.groth=3"], "there is no option groth; did you mean growth_rate?"),
     (
@@ -477,9 +477,9 @@ MISTAKES = [
     ),
     (
         ["--model.encoder.block=Residual"],
-        "model.encoder.block: there is no class or file Residual for this option",
+        "model.encoder.block: there is no class, file or value Residual for this option",
     ),
-    (["--model.encoder.block=block/nope.yaml"], "there is no class or file block/nope.yaml"),
+    (["--model.encoder.block=block/nope.yaml"], "there is no class, file or value block/nope.yaml"),
     (["--data.scheme=IOB3"], "data.scheme: Expected a typing.Literal['IOB1', 'IOB2'"),
     (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
     (
@@ -497,7 +497,7 @@ MISTAKES = [
     (["--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate"),
     (
         ["--model.optimizer.lr=high"],
-        "model.optimizer.lr: Expected a <class 'float'>, or there is no class",
+        "model.optimizer.lr: there is no class, file or value high",
     ),
     (["--ema=0.99"], 'ema: Parser key "ema": Unable to load config "0.99"'),
     (["--data=nowhere.Data"], "data: No module named 'nowhere'"),
@@ -597,7 +597,7 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     ).read_text() == example + BROKEN
     (tmp_path / "bad_syntax.py").write_text("class A(object)\n    pass\n")
     for value, expected in {
-        f"{own}.Gatd": "there is no class Gatd in my_own_connections",
+        f"{own}.Gatd": "module 'my_own_connections' has no attribute 'Gatd'",
         f"{own[:-1]}.Gated": "No module named 'my_own_connection'",
         f"{own}.py": "Invalid content in sub-config file my_own_connections.py",
         f"{own}.Needy": "the following arguments are required: gain",
@@ -670,10 +670,10 @@ def test_a_folder_of_runs_is_no_run(
 BAD_CONFIGS = {
     "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option trainer.max_epoch; did you mean trainer.max_epochs",
     "name: x\ntrainr: 3": "bad.yaml:2: there is no option trainr; did you mean trainer?",
-    "model: {class_path: Tager}": "bad.yaml:1: model: there is no class or file Tager for this option",
+    "model: {class_path: Tager}": "bad.yaml:1: model: there is no class, file or value Tager for this option",
     "model: [": "bad.yaml:1: not YAML",
-    "- x": "bad.yaml: a config holds",
-    "data: {class_path: Tagger}": "bad.yaml:1: data: there is no class or file Tagger for this option",
+    "- x": "bad.yaml: a config contains",
+    "data: {class_path: Tagger}": "bad.yaml:1: data: there is no class, file or value Tagger for this option",
 }
 
 
@@ -748,7 +748,7 @@ def unknown_field(content: dict[str, Any]) -> None:
 
 CHANGES = {
     unknown_option: "model.encoder: there is no option wings",
-    unknown_class: "model.head: there is no class Gone in residense.nn.heads",
+    unknown_class: "model.head: module 'residense.nn.heads' has no attribute 'Gone'",
     missing_field: "its vocabulary differs in 'subwords'",
     unknown_field: "its vocabulary differs in 'wings'",
 }

@@ -83,7 +83,7 @@ def test_a_fragment_that_is_nowhere_is_named(
         (ROOT / "configs/dense_ner.yaml").read_text().replace("block/lstm", "block/lstn")
     )
     assert main(["fit", "--config=mine.yaml", *FEW]) == 2
-    expected = "model.encoder.block: there is no class or file block/lstn.yaml"
+    expected = "model.encoder.block: there is no class, file or value block/lstn.yaml"
     assert f"mine.yaml:17: {expected}" in capsys.readouterr().err
 
 
