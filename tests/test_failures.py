@@ -217,7 +217,7 @@ def edited(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
 
 
 CUT, LACKS = (
-    "cannot be loaded as a checkpoint (cut off, or something else)",
+    "cannot be loaded as a checkpoint (not a complete ZIP file)",
     "not a checkpoint of this project",
 )
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -232,7 +232,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("not a checkpoint\n"), CUT),
     "zip": (zipped, "cannot be loaded as a checkpoint"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"state_dict": {}})), CUT),
-    "objects": (lambda path: torch.save(Foreign(), path), "(more than tensors and settings)"),
+    "objects": (
+        lambda path: torch.save(Foreign(), path),
+        "(it contains more than tensors and settings)",
+    ),
     "other project": (lambda path: torch.save({"state_dict": {}, "epoch": 1}, path), LACKS),
     "no dictionary": (lambda path: torch.save([1, [2]], path), LACKS),
 }
@@ -258,10 +261,10 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
     assert (
         f"{last}: " in said
         and reason in said
-        and said.endswith(f"going on from the one before, {older}\n")
+        and said.endswith(f"resuming from the one before, {older}\n")
     )
     older.unlink()
-    expected = f"and there is none before it; {best} may be whole: --ckpt_path best"
+    expected = f"and there is none before it; try {best}: --ckpt_path best"
     assert_refused(main(options), capfd.readouterr().err, str(last), reason, expected)
 
 
@@ -280,7 +283,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(copied: Path, whole: Path) -> 
     last.write_bytes(last.read_bytes()[:-100])
     process = command(*SMALL, f"--run_dir={copied}", "--ckpt_path=last")
     errors = process.communicate()[1]
-    assert process.returncode == 0 and f"{last}: {CUT}; going on from the one before" in errors
+    assert process.returncode == 0 and f"{last}: {CUT}; resuming from the one before" in errors
     assert_same_runs(copied, whole)
     first, second = (copied / "command.txt").read_text().splitlines()  # each start adds its own
     assert first.endswith(f"--run_dir={whole}") and second.endswith("--ckpt_path=last")
@@ -294,7 +297,7 @@ def test_a_run_that_ended_between_its_first_two_saves_goes_on(
         (copied / "checkpoints" / f"{name}.ckpt").unlink()
     assert main([*SMALL, f"--run_dir={copied}", "--ckpt_path=last"]) == 0
     assert (
-        f"no {copied}/checkpoints/last.ckpt: going on from {copied}/checkpoints/best.ckpt"
+        f"no {copied}/checkpoints/last.ckpt: resuming from {copied}/checkpoints/best.ckpt"
         in capfd.readouterr().err
     )
     ended = [torch.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (copied, whole)]
@@ -317,7 +320,7 @@ def test_a_run_directory_that_is_none(kind: str, below: str, tmp_path: Path) -> 
     wrong = tmp_path / "wrong"
     wrong.write_text("kept") if kind == "file" else wrong.symlink_to(tmp_path / "nothing")
     with pytest.raises(
-        UsageError, match=rf"^{wrong} is no folder.*name another folder with --run_dir$"
+        UsageError, match=rf"^{wrong} is not a folder.*name another folder with --run_dir$"
     ):
         RunDirectory.create("name", str(wrong / below))
     assert os.path.lexists(wrong) and (kind != "file" or wrong.read_text() == "kept")
@@ -335,7 +338,7 @@ def test_a_run_directory_that_cannot_be_written(
     )
     monkeypatch.chdir(disk)
     for new in (str(disk / "new"), None):
-        with pytest.raises(UsageError, match="is read-only: the run cannot be kept in"):
+        with pytest.raises(UsageError, match="is read-only: the run cannot be saved in"):
             RunDirectory.create("name", new)
 
 

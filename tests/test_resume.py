@@ -368,7 +368,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
     said = capfd.readouterr().err
     assert (
         "last.ckpt: cannot be loaded as a checkpoint" in said
-        and f"going on from the one before, {older}" in said
+        and f"resuming from the one before, {older}" in said
     )
     assert_same(state(run), expected)
 

@@ -1,9 +1,9 @@
-"""Tag schemes: how a sequence of tags spells typed spans.
+"""Tag schemes: how the tags of a sentence encode typed spans.
 
-Every scheme is four letters (begin, inside, end, single) around "O", and every question about legality is a
-question about two neighbouring tags, where a sentence border behaves exactly like an "O".
-Spans follow conlleval (Tjong Kim Sang & De Meulder 2003, https://aclanthology.org/W03-0419), which reads any
-sequence of tags, proper or not.
+A scheme has four prefixes (begin, inside, end, single) and "O". Whether tags are legal depends only
+on two neighboring ones, where the border of a sentence counts as "O". Spans are read as conlleval
+reads them (Tjong Kim Sang & De Meulder 2003, https://aclanthology.org/W03-0419), from any sequence
+of tags, legal or not.
 """
 
 from collections import Counter
@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Letters for begin, inside, end and single; the order breaks ties in `detect`.
+# prefixes for begin, inside, end and single; the order breaks ties in `detect`
 _LETTERS = {"IOB2": "BIIB", "IOB1": "BIII", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 _ALIASES = {"BIO": "IOB2"}
-# What a letter means, whichever the scheme it comes from, in the letters of IOBES.
+# what a prefix of any scheme means, as the prefix of IOBES
 _ROLE = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "O": "O"}
 
 SCHEMES: tuple[str, ...] = tuple(_LETTERS)
@@ -53,10 +53,10 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def spans(tags: Sequence[str]) -> list[Span]:
-    """Return the spans of a sentence by the conlleval rule, for tags of any scheme.
+    """Return the spans of a sentence as conlleval reads them, for tags of any scheme.
 
-    A span opens at B or S, at a change of type, and at an I or E with nothing to continue; it closes after E
-    or S. This is the default mode of seqeval, with L, U and M read as E, S and I.
+    A span starts at B or S, at a change of type, and at an I or E with nothing to continue; it ends
+    after E or S. This is the default mode of seqeval, with L, U and M read as E, S and I.
 
     Args:
         tags: The tags of one sentence.
@@ -75,13 +75,16 @@ def spans(tags: Sequence[str]) -> list[Span]:
 
 
 def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
-    """Return the tags that spell non-overlapping spans in a scheme.
+    """Return the tags that encode non-overlapping spans in a scheme.
 
     Args:
         spans: The spans, in any order.
         length: Number of tokens of the sentence.
-        scheme: One of `SCHEMES`, or "BIO" for IOB2. IOB1 writes B- only where a span directly follows another
-            of the same type.
+        scheme: One of `SCHEMES`, or "BIO" for IOB2. IOB1 writes B- only where a span directly
+            follows another of the same type.
+
+    Raises:
+        ValueError: A span is empty, overlaps another or leaves the sentence.
     """
     scheme = _canonical(scheme)
     begin, inside, end, single = _LETTERS[scheme]
@@ -91,37 +94,22 @@ def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
             raise ValueError(
                 f"{span} is empty, overlaps another or leaves a sentence of {length} tokens"
             )
-        letters = (
-            single
-            if span.end - span.start == 1
-            else begin + inside * (span.end - span.start - 2) + end
-        )
+        size = span.end - span.start
+        letters = single if size == 1 else begin + inside * (size - 2) + end
         if scheme == "IOB1":
-            touches = span.start > 0 and tags[span.start - 1] in (
-                f"B-{span.type}",
-                f"I-{span.type}",
-            )
+            same_type = (f"B-{span.type}", f"I-{span.type}")
+            touches = span.start > 0 and tags[span.start - 1] in same_type
             letters = ("B" if touches else "I") + letters[1:]
         tags[span.start : span.end] = [f"{letter}-{span.type}" for letter in letters]
     return tags
 
 
-def convert(tags: Sequence[str], target: str) -> list[str]:
-    """Return tags of any scheme rewritten in another; the spans stay the same.
-
-    Args:
-        tags: The tags of one sentence.
-        target: The scheme to write.
-    """
-    return encode(spans(tags), len(tags), target)
-
-
 def detect(sentences: Iterable[Sequence[str]]) -> str:
     """Return the scheme of a corpus, or "none" if its tags are plain labels such as NOUN.
 
-    Of the schemes that have all the prefixes seen, the one that the fewest neighbouring tags violate wins; a
-    tie goes to the first of `SCHEMES`, which is IOB2. So a few improper tags do not matter, and a corpus
-    without entities is IOB2.
+    Of the schemes that have all prefixes of the corpus, this is the one that the fewest neighboring
+    tags violate, or the first of `SCHEMES` among equals. So a few illegal tags do not matter, and a
+    corpus without entities is IOB2.
 
     Args:
         sentences: The tags of each sentence.
@@ -131,7 +119,7 @@ def detect(sentences: Iterable[Sequence[str]]) -> str:
     """
     pairs = Counter(pair for tags in sentences for pair in pairwise(("O", *tags, "O")))
     seen = {tag for _, tag in pairs if tag != "O"}
-    # A prefix is one character: the hyphens of "-LRB-" or "NN-SHORT" do not make those tags span tags.
+    # a prefix is one character: "-LRB-" and "NN-SHORT" have none
     prefixed = {tag for tag in seen if tag[1:2] == "-" and len(tag) > 2}
     if seen and not prefixed:
         return "none"
@@ -157,8 +145,8 @@ def detect(sentences: Iterable[Sequence[str]]) -> str:
 def improper(tags: Sequence[str], scheme: str) -> list[int]:
     """Return the positions that violate a scheme.
 
-    A position is improper if its tag may not follow the one before it, or if it is the last one and leaves a
-    span without its end.
+    These are the tags that may not follow the one before, and a last tag that leaves a span without
+    its end.
 
     Args:
         tags: The tags of one sentence.
@@ -179,21 +167,17 @@ def legal_transitions(labels: Sequence[str], scheme: str) -> LegalTransitions:
         labels: The tags.
         scheme: The scheme; for "none" everything is legal.
     """
-    size = len(labels)
+    tags = [*labels, "O"]  # the last one stands for the borders of a sentence
     if scheme == "none":
-        return LegalTransitions(
-            np.ones((size, size), bool), np.ones(size, bool), np.ones(size, bool)
-        )
-    scheme = _canonical(scheme)
-    follow = [_legal(before, after, scheme) for before in labels for after in labels]
-    start = [_legal("O", label, scheme) for label in labels]
-    end = [_legal(label, "O", scheme) for label in labels]
-    follow = np.array(follow, bool).reshape(size, size)
-    return LegalTransitions(follow, np.array(start, bool), np.array(end, bool))
+        table = np.ones((len(tags), len(tags)), bool)
+    else:
+        scheme = _canonical(scheme)
+        table = np.array([[_legal(before, after, scheme) for after in tags] for before in tags])
+    return LegalTransitions(table[:-1, :-1], table[-1, :-1], table[:-1, -1])
 
 
 def _legal(before: str, after: str, scheme: str) -> bool:
-    """Tell whether one tag may follow another; "O" also stands for the border of a sentence."""
+    """Return whether one tag may follow another, where "O" is also the border of a sentence."""
     if after != "O" and after[:1] not in set(_LETTERS[scheme]):
         return False
     (role_before, type_before), (role, type_) = _read(before), _read(after)
@@ -227,5 +211,5 @@ def _canonical(scheme: str) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names for a message, shortened, with control characters escaped."""
+    """Return the first few names for a message, shortened, with control characters escaped."""
     return ", ".join(shortened(name) for name in sorted(names)[:5])

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from residense.data.batches import Batch
@@ -39,7 +40,7 @@ class EpochProgress(TQDMProgressBar):
         self._tokens = 0
         self._seconds = 0.0
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         self._started_at = time.perf_counter()
 
     def on_train_batch_end(
@@ -64,24 +65,24 @@ class EpochProgress(TQDMProgressBar):
         self.train_progress_bar.clear()
         print(line, flush=True)
 
-    def on_exception(self, *args: Any) -> None:
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
         for bar in (self._train_progress_bar, self._val_progress_bar, self._test_progress_bar):
             if bar is not None:
                 bar.close()
 
-    # -- bars are erased when they are done ------------------------------------------------------
+    # -- bars are erased when they are done -------------------------------------------------------
 
-    def init_train_tqdm(self) -> Any:
+    def init_train_tqdm(self) -> Tqdm:
         return _erased(super().init_train_tqdm())
 
-    def init_validation_tqdm(self) -> Any:
+    def init_validation_tqdm(self) -> Tqdm:
         return _erased(super().init_validation_tqdm())
 
-    def init_test_tqdm(self) -> Any:
+    def init_test_tqdm(self) -> Tqdm:
         return _erased(super().init_test_tqdm())
 
 
-def _erased(bar: Any) -> Any:
+def _erased(bar: Tqdm) -> Tqdm:
     bar.leave = False
     return bar
 

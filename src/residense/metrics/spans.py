@@ -74,12 +74,10 @@ class SpanF1(Metric):
         gold_kind = self.kind[gold[:, :-1]]
         none = len(self.types)
         size = none + 1
-        pairs = (
-            gold_kind[same] * size + kind[same],
-            gold_kind[expected & ~same] * size + none,
-            none * size + kind[found & ~same],
-        )
-        self.confusion += torch.bincount(torch.cat(pairs), minlength=size * size).view(size, size)
+        cell = gold_kind * size + torch.where(same, kind, none)
+        spurious = none * size + kind
+        cells = torch.cat((cell[expected], spurious[found & ~same]))
+        self.confusion += torch.bincount(cells, minlength=size * size).view(size, size)
         self.improper += (~self.legal[predicted[:, :-1], predicted[:, 1:]]).any(1).sum()
         self.sequences += mask.any(1).sum()
         self.correct += ((predicted == gold)[:, 1:-1] & mask).sum()

@@ -15,7 +15,7 @@ from residense.errors import UsageError
 from residense.run import checkpoint_io, lock
 from residense.run.environment import git_state, packages
 
-VARIABLE = "RESIDENSE_RUN_DIR"  # by it the processes of a run find the directory
+VARIABLE = "RESIDENSE_RUN_DIR"  # tells the other processes of a run its directory
 STAGES = {"validate": "val", "test": "test"}
 
 
@@ -25,7 +25,7 @@ class RunOptions:
 
     Args:
         name: name of the run: runs/NAME/TIME-ID
-        run_dir: directory of the run, new or to continue
+        run_dir: directory of the run, new or to resume
         logger: wandb (offline without a key) and tensorboard also write metrics.csv; csv only that
         project: project of W&B that the run is logged to
         output: file for predictions, JSON lines
@@ -50,7 +50,7 @@ class RunDirectory:
     """The files of a run; no other module knows their names.
 
     Args:
-        path: the directory, which may not exist yet.
+        path: The directory, which may not exist yet.
     """
 
     def __init__(self, path: str | Path):
@@ -70,12 +70,14 @@ class RunDirectory:
 
     @classmethod
     def create(cls, name: str, chosen: str | None) -> "RunDirectory":
-        """Return the chosen directory, that of the process which started this one, or a new one.
+        """Return the chosen directory, that of the main process, or a new one.
 
-        A new one is `runs/<name>/<time>-<random id>`.
+        Args:
+            name: Name of the run: a new directory is `runs/<name>/<time>-<random id>`.
+            chosen: The chosen directory, if any.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: It cannot be written.
         """
         inherited = os.environ.get(VARIABLE) if "LOCAL_RANK" in os.environ else None
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -102,25 +104,30 @@ class RunDirectory:
         return sorted(config.parent for config in self.path.glob("*/config.yaml"))
 
     def is_started(self) -> bool:
-        """Return whether a checkpoint was saved there: otherwise the run starts from the beginning."""
+        """Return whether a checkpoint was saved there."""
         return any(self.checkpoints.glob("*.ckpt"))
 
     def claim(self) -> None:
-        """Hold the directory until this process ends; clean up after a process that was killed.
+        """Lock the directory until this process ends; clean up after a process that was killed.
 
         Raises:
-            UsageError: another process holds it.
+            UsageError: Another process has locked it.
         """
         lock.claim(self.path)
         remove_parts(self.path)
         remove_parts(self.checkpoints)
 
     def release(self) -> None:
-        """Release the directory."""
+        """Unlock the directory."""
         lock.release(self.path)
 
     def record(self, config: str, arguments: list[str]) -> None:
-        """Write the resolved config, git, packages and the user's modules; add the command."""
+        """Write the config, the state of git, the packages and the user's modules.
+
+        Args:
+            config: All options, as YAML.
+            arguments: Words of the command line, which are added to those of earlier commands.
+        """
         write_atomically(self.config, config.encode())
         commands = self.path / "command.txt"
         before = commands.read_bytes() if commands.exists() else b""
@@ -136,14 +143,14 @@ def _refuse_unwritable(path: Path) -> None:
     there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return
-    wrong = "is read-only" if there.is_dir() else "is no folder"
+    wrong = "is read-only" if there.is_dir() else "is not a folder"
     raise UsageError(
-        f"{there} {wrong}: the run cannot be kept in {path}; name another folder with --run_dir"
+        f"{there} {wrong}: the run cannot be saved in {path}; name another folder with --run_dir"
     )
 
 
 def _own_modules() -> list[Path]:
-    """The files of modules imported from the working directory, which git may not know."""
+    """Return the files of modules imported from the working directory."""
     modules = list(sys.modules.values())
     files = {Path(getattr(module, "__file__", None) or "").resolve() for module in modules}
     here = (file for file in files if file.parent == Path.cwd() and file.is_file())

@@ -14,7 +14,7 @@ from residense.atomic import write_atomically
 from residense.errors import UsageError
 from residense.run.preemption import job
 
-_held: dict[Path, FileLock] = {}  # by directory
+_held: dict[tuple[int, int], FileLock] = {}  # by device and inode: a directory may be moved
 
 
 def claim(path: Path) -> None:
@@ -24,9 +24,10 @@ def claim(path: Path) -> None:
         UsageError: Another process holds the lock.
     """
     folder = path.absolute()
-    if folder in _held:
+    file = folder / ".lock"
+    if file.exists() and _identity(file) in _held:
         return
-    lock = FileLock(folder / ".lock", timeout=0.5)  # time for the holder to say who it is
+    lock = FileLock(file, timeout=0.5)  # time for the holder to say who it is
     holder = folder / ".holder"
     try:
         lock.acquire()
@@ -35,7 +36,7 @@ def claim(path: Path) -> None:
         soft = isinstance(lock, SoftFileLock)
         hint = f"; if that has ended: rm {path}/.lock" if soft else ""
         raise UsageError(f"{path} is in use by {other}{hint}") from None
-    _held[folder] = lock
+    _held[_identity(file)] = lock
     atexit.register(release, path)
     in_job = f", job {job()}" if job() else ""
     process = f"process {os.getpid()} on {socket.gethostname()}{in_job}"
@@ -44,9 +45,14 @@ def claim(path: Path) -> None:
 
 def release(path: Path) -> None:
     """Unlock a run directory, if this process holds its lock."""
-    folder = path.absolute()
-    lock = _held.pop(folder, None)
+    file = path.absolute() / ".lock"
+    lock = _held.pop(_identity(file), None) if file.exists() else None
     if lock is not None:
-        (folder / ".holder").unlink(missing_ok=True)
-        (folder / ".lock").unlink(missing_ok=True)  # while it is locked: nobody else uses it
+        file.with_name(".holder").unlink(missing_ok=True)
+        file.unlink()  # while it is locked: nobody else uses it
         lock.release()
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino

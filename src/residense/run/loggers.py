@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -23,9 +23,7 @@ from residense.run.directory import RunDirectory
 INIT_TIMEOUT = 8.0  # seconds in which the W&B server has to answer when a run starts
 
 
-def loggers(
-    kind: str, run: RunDirectory, project: str, resumed_at: int
-) -> list[Logger] | Literal[False]:
+def loggers(kind: str, run: RunDirectory, project: str, resumed_at: int) -> list[Logger]:
     """Make the loggers that `--logger` names.
 
     Args:
@@ -38,7 +36,7 @@ def loggers(
         UsageError: The logger is not installed, or has no valid login.
     """
     if kind == "none":
-        return False
+        return []
     history = History(run.metrics, resumed_at)
     if kind == "csv":
         return [history]
@@ -195,9 +193,9 @@ def _wandb(run: RunDirectory, project: str) -> Logger:
     # by default these are in the home directory, which may be read-only
     os.environ.setdefault("WANDB_DATA_DIR", str(folder))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))
-    settings: dict[str, Any] = {"x_transaction_log_flush_interval": 1.0}  # a kill loses one second
-    if "WANDB_INIT_TIMEOUT" not in os.environ:
-        settings["init_timeout"] = INIT_TIMEOUT
+    timeout = float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_TIMEOUT))
+    # a kill loses the last second
+    settings = wandb.Settings(init_timeout=timeout, x_transaction_log_flush_interval=1.0)
     try:
         has_login = wandb.login(prompt=False, verify=False)
     except Error as error:
@@ -210,7 +208,7 @@ def _wandb(run: RunDirectory, project: str) -> Logger:
         mode=None if has_login else "offline",
         id=_wandb_id(run.wandb_id),
         resume="allow",
-        settings=wandb.Settings(**settings),
+        settings=settings,
     )
 
 

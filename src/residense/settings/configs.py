@@ -138,11 +138,15 @@ def _with_paths(content: Any, folders: tuple[Path, ...]) -> Any:
     return content
 
 
-def plain(settings: Any) -> Any:
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings as a file contains them: with lists for tuples, and without their source."""
-    if isinstance(settings, dict):
-        return {key: plain(part) for key, part in settings.items() if key != "__path__"}
-    return [plain(part) for part in settings] if isinstance(settings, list | tuple) else settings
+    return _plain(settings)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if key != "__path__"}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def differences(before: object, now: object, place: str = "") -> dict[str, tuple[object, object]]:
@@ -153,8 +157,8 @@ def differences(before: object, now: object, place: str = "") -> dict[str, tuple
         now: The same of the other one.
         place: Option of these values, for the recursion.
     """
-    before = plain(before)
-    now = plain(now)
+    before = _plain(before)
+    now = _plain(now)
     name = place.replace(".init_args", "")
     if not isinstance(before, dict) or not isinstance(now, dict):
         return {} if before == now else {name: (before, now)}

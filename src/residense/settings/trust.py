@@ -39,7 +39,7 @@ set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(PACK
 set_parsing_settings(instantiate_subclass_spec_in_any=False)  # data that looks like a class
 
 
-# -- by name -----------------------------------------------------------------------------------------
+# -- by name ---------------------------------------------------------------------------------------
 
 
 def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
@@ -156,7 +156,7 @@ def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) ->
             )
 
 
-# -- by what a name refers to ------------------------------------------------------------------------
+# -- by what a name refers to ----------------------------------------------------------------------
 
 
 def check(settings: object, hint: object, option: str, default: object = None) -> None:
