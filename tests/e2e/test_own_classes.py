@@ -59,7 +59,7 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     ).read_text() == example + BROKEN
     (tmp_path / "bad_syntax.py").write_text("class A(object)\n    pass\n")
     for value, expected in {
-        f"{own}.Gatd": "there is no class Gatd in my_own_connections",
+        f"{own}.Gatd": "module 'my_own_connections' has no attribute 'Gatd'",
         f"{own[:-1]}.Gated": "No module named 'my_own_connection'",
         f"{own}.py": "Invalid content in sub-config file my_own_connections.py",
         f"{own}.Needy": "the following arguments are required: gain",
