@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,7 +177,8 @@ def test_nothing_selected_is_an_empty_corpus() -> None:
 
 def test_arrays_give_the_corpus_back() -> None:
     corpus = Corpus.build(some(), "BILOU", 6)
-    other = Corpus(**{name: unpack(pack(value)) for name, value in corpus.values().items()})
+    values: Any = {name: unpack(pack(value)) for name, value in corpus.values().items()}
+    other = Corpus(**values)
     assert same(corpus, other)
     assert (other.forms, other.labels) == (corpus.forms, corpus.labels)
     assert other.document_tags() == corpus.document_tags()

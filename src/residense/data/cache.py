@@ -62,7 +62,7 @@ def pack(value: np.ndarray | list[str]) -> np.ndarray:
     )
 
 
-def unpack(array: np.ndarray) -> Any:
+def unpack(array: np.ndarray) -> np.ndarray | list[str]:
     """Invert `pack`."""
     if array.dtype != np.uint8:
         return array

@@ -160,7 +160,7 @@ class Corpus:
         return self.offsets[first]
 
     def label_counts(self, scheme: str) -> dict[str, int]:
-        """Count the texts of each class and the tokens of each entity type, or of each plain tag."""
+        """Count the texts of each class, and the tokens of each entity type or plain tag."""
         counts = Counter(dict(zip(self.classes, self.targets.sum(0).tolist(), strict=True)))
         tokens = np.bincount(self.tags, minlength=len(self.labels)).tolist()
         for label, count in zip(self.labels, tokens, strict=False):  # no labels: all tags are 0

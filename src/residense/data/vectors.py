@@ -72,12 +72,13 @@ def _lines(path: Path) -> Iterator[bytes]:
     left = largest(path.stat().st_size)
     try:
         with _open(path) as stream:
-            while line := stream.readline(left + 1):
-                left -= len(line)
+            while path.suffix in (".gz", ".zip") and (part := stream.read(1 << 20)):
+                left -= len(part)
                 if left < 0:
                     wrong = "unpacks to far more than text does; unpack it yourself"
                     raise UsageError(f"{path}: {wrong}")
-                yield line
+            stream.seek(0)
+            yield from iter(stream.readline, b"")
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         # A RuntimeError means that an archive is encrypted.
         wrong = f"cannot be read ({error}); the file is damaged or not what its name says"

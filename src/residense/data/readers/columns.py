@@ -115,13 +115,14 @@ def _split(text: str) -> list[str]:
 def _conllu_cells(file: File, row: _Row, layout: _Layout) -> list[str]:
     """Return the cells of a row; none if it is not a word."""
     line, text = row
-    if not _CONLLU.fullmatch(text):
-        raise file.error(line, "no row of CoNLL-U", text, "write an ID and nine columns with TABs")
     cells = text.split("\t")
-    if not cells[0].isdecimal():
-        return []
-    for field in (layout.token, layout.tag) if file.labeled else (layout.token,):
-        if not cells[field] or (cells[field] == "_" and FIELDS[field] != "form"):
+    if not cells[0].isdecimal() or len(cells) != len(FIELDS):
+        if _CONLLU.fullmatch(text):
+            return []
+        raise file.error(line, "no row of CoNLL-U", text, "write an ID and nine columns with TABs")
+    for field in (layout.token, layout.tag):
+        missing = not cells[field] or (cells[field] == "_" and FIELDS[field] != "form")
+        if missing and (file.labeled or field == layout.token):
             raise file.error(line, f"no {FIELDS[field]} in this row", text, f"add it, or {_CHOOSE}")
     return cells
 
@@ -174,9 +175,10 @@ def _without_numbers(file: File, examples: list[Example]) -> list[Example]:
     tokens = [token for example in examples for token in example.tokens]
     if 2 * sum(" " in token.strip(" ") for token in tokens) > len(tokens):
         raise file.error(examples[0].line, "texts instead of tokens", tokens[0], _TEXTS)
-    numbers = [[_number(token) for token in example.tokens] for example in examples]
-    found = {number for sentence in numbers for number in sentence}
-    if None in found or found <= {"0"} or any(sentence[0] != "0" for sentence in numbers):
+    if any(_number(example.tokens[0]) != "0" for example in examples):
+        return examples
+    numbers = {_number(token) for token in tokens}
+    if None in numbers or numbers == {"0"}:
         return examples
     file.notes.append("each token is a character and its index in a word, the index is dropped")
     return [example._replace(tokens=[token[0] for token in example.tokens]) for example in examples]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from residense.data.readers.file import Example, File
 from residense.data.readers.records import LABEL_NAMES, TEXT_NAMES, Record
+from residense.data.readers.splits import SUFFIXES
 
 _SEPARATORS = {"\t": "TAB", ",": "comma", ";": "semicolon", " ": "space"}
 
@@ -20,8 +21,12 @@ def read_table(file: File) -> Iterator[Record]:
     text and the label, or if a column is chosen by name.
 
     Raises:
-        CorpusError: A row is malformed, or has another number of cells than the first.
+        CorpusError: The suffix is another one, a row is malformed, or has another number of cells
+            than the first.
     """
+    if file.suffix not in SUFFIXES["texts"]:
+        suffixes = f"name it .{', .'.join(SUFFIXES['texts'])}"
+        raise file.error(None, "suffix of no known format for texts", None, suffixes)
     lines = file.text().split("\n")
     for number, line in enumerate(lines, 1):
         if "\0" in line:
