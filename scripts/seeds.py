@@ -6,11 +6,13 @@ The arguments are the number of seeds, a directory for the runs, and the options
 Finished runs are reused and interrupted ones resumed if their options and data have not changed.
 """
 
+import io
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,8 @@ def check_data_and_code(run: Path, data: Any) -> None:
     from residense.run.environment import git_state
 
     checkpoint = read(run / "checkpoints" / "last.ckpt")
-    data.setup("fit")
+    with redirect_stderr(io.StringIO()):  # the run itself printed it
+        data.setup("fit")
     before = checkpoint.data_state(data).get("fingerprint")
     now = data.fingerprint
     if before is None:

@@ -16,12 +16,11 @@ def _prepare(command: str, words: Sequence[str]) -> tuple[L.Trainer, dict[str, A
     options = Options(command, words)
     given = options.config
     check_output(given.output)
-    vocabulary = read(given.ckpt_path).vocabulary
-    data = options.make_data()
-    data.vocabulary = vocabulary
-    model = options.make_model(vocabulary)
     run = RunDirectory(given.run_dir) if given.run_dir else None
-    trainer = make_trainer(options, run, model.scores)
+    trainer = make_trainer(options, run)
+    data = options.make_data()
+    data.vocabulary = read(given.ckpt_path).vocabulary
+    model = options.make_model(data.vocabulary)
     return trainer, {"model": model, "datamodule": data, "ckpt_path": given.ckpt_path}
 
 

@@ -43,15 +43,16 @@ def fit(words: Sequence[str]) -> None:
     check_start(options, resumed)
     run = RunDirectory.create(given.name, given.run_dir)
 
+    trainer = make_trainer(options, run, resumed)
     data = options.make_data()
     if resumed:
         data.vocabulary = resumed.vocabulary
     elif start:
         data.vocabulary = data.vocabulary.with_words_of(start.vocabulary)
     model = options.make_model(data.vocabulary)
+    check_monitors(options, model)
     if not resumed:
         initialize(model, data, start)
-    trainer = make_trainer(options, run, model.scores, resumed)
     data.setup("fit")
 
     complete = resumed is not None and is_complete(trainer, run, resumed, options)
@@ -98,6 +99,22 @@ def check_start(options: Options, resumed: Checkpoint | None) -> None:
         raise UsageError(
             f"{given.run_dir} contains a run: resume it with --ckpt_path last, or name another"
         )
+
+
+def check_monitors(options: Options, model: Task) -> None:
+    """Refuse to monitor what the model does not log, or in the wrong direction."""
+    for name in ("checkpoint", "early_stopping"):
+        given = options.config[name]
+        scores = model.scores
+        if given.monitor not in scores:
+            raise UsageError(
+                f"{name}.monitor: {given.monitor} is not logged; there are: {', '.join(scores)}"
+            )
+        mode = scores[given.monitor]
+        if given.mode != mode:
+            raise UsageError(
+                f"{name}.mode: {given.monitor} is best when {mode}imal: --{name}.mode {mode}"
+            )
 
 
 def initialize(model: Task, data: TextDataModule, start: Checkpoint | None) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from residense.atomic import write_atomically
-from residense.data.cache import Arrays, cached, fingerprint, folder
+from residense.data.cache import Values, cached, fingerprint, folder
 
-ARRAYS: Arrays = {
+ARRAYS: Values = {
     "tokens": np.arange(6, dtype=np.int32),
     "train/matrix": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3),
     "nothing": np.zeros((0, 4)),
@@ -28,15 +28,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "deep" / "cache"
 
 
-def build() -> Arrays:
+def build() -> Values:
     return {name: array.copy() for name, array in ARRAYS.items()}
 
 
-def never() -> Arrays:
+def never() -> Values:
     raise AssertionError("what is stored must not be built again")
 
 
-def assert_right(found: Arrays) -> None:
+def assert_right(found: Values) -> None:
     assert found.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert found[name].dtype == array.dtype
@@ -149,7 +149,7 @@ def test_a_folder_in_place_of_the_file_does_no_harm(store: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("wrong corpus"), KeyboardInterrupt()])
 def test_what_fails_to_build_is_not_stored(store: Path, error: BaseException) -> None:
-    def fail() -> Arrays:
+    def fail() -> Values:
         raise error
 
     with pytest.raises(type(error)):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,7 @@ def test_subwords_are_trained_and_kept(tmp_path: Path) -> None:
     [
         (5, "at least 100 subwords are needed; got 5"),
         ("no.json", "no file no.json"),
-        ("bad.json", "is no tokenizer.json"),
+        ("bad.json", "is not a tokenizer.json"),
     ],
 )
 def test_wrong_subwords(
@@ -182,9 +181,9 @@ def test_folds_cover_all_texts_once(corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folds": 2}, "of at least 3; got 0 of 2"),
+        ({"folds": 2}, "data.folds at least 3; got 0 of 2"),
         ({"label_separator": ""}, "label_separator must not be empty"),
-        ({"folds": 5, "fold": 5}, "one of 0 .. folds - 1"),
+        ({"folds": 5, "fold": 5}, "in 0 .. folds - 1"),
         ({"folds": 500}, "too few for 500 folds"),
     ],
 )
@@ -301,4 +300,4 @@ def test_a_vocabulary_keeps_its_unit_and_classes(corpus: Path) -> None:
     again.setup("fit")
     assert again.splits["test"].forms == made.splits["test"].forms
     assert made.vocabulary is not None and made.vocabulary.unit == "subword"
-    assert SimpleNamespace(**made.vocabulary.state()).class_counts == [120, 32, 8]
+    assert made.vocabulary.class_counts == [120, 32, 8]

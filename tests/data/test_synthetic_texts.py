@@ -81,10 +81,10 @@ def test_no_text_occurs_twice() -> None:
 
 
 def test_held_out_words_appear_after_training_only() -> None:
-    rules = _Texts(random.Random(0)).rules
+    grammar = _Texts(random.Random(0))
     train, test = mentions("train"), mentions("test")
     for pool in POOLS:
-        held_out = {word.lower() for word in set(rules[pool].every) - set(rules[pool].train)}
+        held_out = {word.lower() for word in set(grammar.every[pool]) - set(grammar.rules[pool])}
         assert len(held_out) >= 5
         assert not any(train[word] for word in held_out)
         assert sum(test[word] > 0 for word in held_out) >= 0.8 * len(held_out)
@@ -93,20 +93,19 @@ def test_held_out_words_appear_after_training_only() -> None:
 @pytest.mark.parametrize("label", LABELS)
 def test_training_draws_no_held_out_lines(label: str) -> None:
     grammar = _Texts(random.Random(0))
-    rule = grammar.rules[label]
-    assert 0 < len(rule.train) < len(rule.every)
-    assert {grammar.rng.choice(grammar.alternatives(label)) for _ in range(1000)} == set(rule.train)
-    grammar.held_out = True
-    assert {grammar.rng.choice(grammar.alternatives(label)) for _ in range(1000)} == set(rule.every)
+    train = set(grammar.rules[label])
+    assert train < set(grammar.every[label])
+    grammar.texts(200)
+    assert set(grammar.rules[label]) == train
+    grammar.splits(30, grammar.texts)
+    assert grammar.rules == grammar.every
 
 
 @pytest.mark.parametrize(("one", "two"), TWINS)
 def test_twin_classes_withhold_the_same_lines(one: str, two: str) -> None:
     rules = _Texts(random.Random(0)).rules
-    assert len(rules[one].train) == len(rules[two].train)
-    assert [len(line.split()) for line in rules[one].train] == [
-        len(line.split()) for line in rules[two].train
-    ]
+    assert len(rules[one]) == len(rules[two])
+    assert [len(line.split()) for line in rules[one]] == [len(line.split()) for line in rules[two]]
 
 
 def test_no_word_gives_a_class_away() -> None:

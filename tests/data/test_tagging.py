@@ -123,7 +123,9 @@ def test_what_was_inferred_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     TaggingDataModule(path=str(tmp_path)).setup("fit")
     said = capsys.readouterr().err
     assert "train.conll: TAB-separated, tokens in column 0, tags in column 1" in said
-    assert "tags are IOB2, trained as IOBES" in said and "20 entities" not in said.splitlines()[-1]
+    assert (
+        "tags are IOB2, converted to IOBES" in said and "20 entities" not in said.splitlines()[-1]
+    )
 
 
 def test_repairs_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

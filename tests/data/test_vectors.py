@@ -142,7 +142,7 @@ def test_a_long_malformed_line_is_cut(write: Write) -> None:
     ],
 )
 def test_a_file_without_vectors_is_refused(write: Write, name: str, content: bytes) -> None:
-    with pytest.raises(ValueError, match=rf"{name}: the file holds no vectors"):
+    with pytest.raises(ValueError, match=rf"{name}: the file has no vectors"):
         load_vectors(write(name, content))
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_archive_is_named_and_not_cached(
 
 @pytest.mark.parametrize("members", [{"README": "x"}, {"a__txt": PLAIN, "b__vec": PLAIN}])
 def test_an_archive_must_hold_one_file_of_vectors(write: Write, members: dict[str, str]) -> None:
-    message = r"v\.zip: expected one \.txt or \.vec file inside, found (none|a\.txt, b\.vec); unpack the right"
+    message = r"v\.zip: expected one \.txt or \.vec file inside, found (none|a\.txt, b\.vec); extract the right"
     with pytest.raises(ValueError, match=message):
         load_vectors(write("v.zip", zipped(**members)))
 

@@ -1,12 +1,14 @@
 """The vocabulary: ids of words, characters and labels, and what it remembers of the training corpus."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from residense.data.corpus import Corpus
 from residense.data.units import Units, subword_tokenizer
+from residense.data.vectors import Vectors
 from residense.data.vocabulary import (
     MAX_CHARACTERS,
     Vocabulary,
@@ -24,8 +26,9 @@ def vocabulary(
     corpus = Corpus.build(
         ((text.split(), ["O"] * len(text.split())) for text in texts), "IOB2", 100
     )
-    width = 3 if vectors else 0
-    return Vocabulary.build(corpus, ["O"], "IOB2", min_frequency, vectors, width, subwords=subwords)
+    matrix = np.zeros((len(vectors), 3 if vectors else 0), np.float32)
+    given = Vectors([*vectors], matrix)
+    return Vocabulary.build(corpus, ["O"], "IOB2", min_frequency, given, subwords=subwords)
 
 
 def test_words_are_known_in_lower_case_most_frequent_first() -> None:
@@ -185,10 +188,12 @@ def test_a_corpus_of_single_characters_is_noticed(texts: list[str], unit: str) -
 
 def test_a_state_gives_the_vocabulary_back() -> None:
     corpus = Corpus.build([(["New", "York"], ["B-LOC", "I-LOC"])], "IOBES", 10)
-    known = Vocabulary.build(corpus, corpus.labels, "IOBES", 1, ["york"], 7)
-    assert Vocabulary(**known.state()) == known
-    assert Vocabulary(**json.loads(json.dumps(known.state()))) == known
-    known.state()["entities"].clear()
+    known = Vocabulary.build(
+        corpus, corpus.labels, "IOBES", 1, Vectors(["york"], np.zeros((1, 7), np.float32))
+    )
+    assert Vocabulary(**asdict(known)) == known
+    assert Vocabulary(**json.loads(json.dumps(asdict(known)))) == known
+    asdict(known)["entities"].clear()
     assert known.entities
 
 

@@ -58,11 +58,11 @@ def test_a_checkpoint_says_which_versions_wrote_it(checkpoint: str) -> None:
 
 
 def unknown_option(content: dict[str, Any]) -> None:
-    content["hyper_parameters"]["encoder"]["init_args"]["wings"] = 2
+    content["hyper_parameters"]["init_args"]["encoder"]["init_args"]["wings"] = 2
 
 
 def unknown_class(content: dict[str, Any]) -> None:
-    content["hyper_parameters"]["head"]["class_path"] = "residense.nn.heads.Gone"
+    content["hyper_parameters"]["init_args"]["head"]["class_path"] = "residense.nn.heads.Gone"
 
 
 def missing_field(content: dict[str, Any]) -> None:

@@ -164,7 +164,8 @@ def test_a_folder_of_runs_is_no_run(
     monkeypatch.chdir(tmp_path)
     assert main(["fit", f"--run_dir={trained.parent}"]) == 2
     assert (
-        f"{trained.parent} is no run, it holds some: --run_dir {trained}" in capfd.readouterr().err
+        f"{trained.parent} is not a run, but contains some: --run_dir {trained}"
+        in capfd.readouterr().err
     )
     assert main(["test", f"--ckpt_path={trained}"]) == 2
     assert (
@@ -174,7 +175,7 @@ def test_a_folder_of_runs_is_no_run(
 
 
 BAD_CONFIGS = {
-    "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option trainer.max_epoch; did you mean trainer.max_epochs",
+    "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option max_epoch; did you mean max_epochs",
     "name: x\ntrainr: 3": "bad.yaml:2: there is no option trainr; did you mean trainer?",
     "model: {class_path: Tager}": "bad.yaml:1: model: there is no class or file Tager for this option",
     "model: [": "bad.yaml:1: not YAML",

@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
     )
     older.unlink()
     expected = f"and there is none before it; {best} may be whole: --ckpt_path best"
-    assert_refused(main(options), capfd.readouterr().err, str(last), reason, expected)
+    assert_refused(main(["fit", *options]), capfd.readouterr().err, str(last), reason, expected)
 
 
 def test_two_damaged_checkpoints_are_one_too_many(

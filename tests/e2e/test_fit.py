@@ -147,7 +147,7 @@ def test_continuing_nothing_begins(fit: Callable[..., int], tmp_path: Path) -> N
 def test_a_run_is_not_overwritten(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = (trained / "config.yaml").read_bytes()
     assert main(["fit", "--config=dense_ner.yaml", f"--run_dir={trained}"]) == 2
-    assert "continue it with --ckpt_path last" in capfd.readouterr().err
+    assert "resume it with --ckpt_path last" in capfd.readouterr().err
     assert (trained / "config.yaml").read_bytes() == before
 
 

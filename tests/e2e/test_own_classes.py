@@ -63,7 +63,7 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
         f"{own[:-1]}.Gated": "No module named 'my_own_connection'",
         f"{own}.py": "Invalid content in sub-config file my_own_connections.py",
         f"{own}.Needy": "the following arguments are required: gain",
-        "--model.encoder.connection=bad_syntax.A": "expected ':' (bad_syntax.py, line 1)",
+        "--model.encoder.connection=bad_syntax.A": "bad_syntax.py:1: expected ':'",
         "--model.encoder.connection=collections.Counter": "collections.Counter cannot be used here",
     }.items():
         capfd.readouterr()

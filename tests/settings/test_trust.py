@@ -40,7 +40,7 @@ def own(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     monkeypatch.delitem(sys.modules, "own_blocks_of_mine", raising=False)
     Path("own_blocks_of_mine.py").write_text(OWN)
     content = torch.load(checkpoint, weights_only=True)
-    content["hyper_parameters"]["encoder"] = {
+    content["hyper_parameters"]["init_args"]["encoder"] = {
         "class_path": "residense.Encoder",
         "init_args": {
             "block": {"class_path": "own_blocks_of_mine.Mine", "init_args": {"kernel": 3}}
@@ -70,7 +70,7 @@ def test_a_name_inside_a_text_of_a_checkpoint_is_not_trusted_either(own: str) ->
         "theirs.yaml",
     ):
         Path("theirs.yaml").write_text("class_path: own_blocks_of_mine.Mine\n")
-        content["hyper_parameters"]["encoder"]["init_args"]["block"] = hidden
+        content["hyper_parameters"]["init_args"]["encoder"]["init_args"]["block"] = hidden
         torch.save(content, own)
         assert main(["predict", f"--ckpt_path={own}", "--data.text=x"]) == 2
         assert not Path("imported").exists()
@@ -120,7 +120,7 @@ def test_a_checkpoint_opens_no_address(own: str) -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}/x.yaml"
         for name in (f"http://{address}", f"simplecache::http://{address}", "local://theirs.yaml"):
             Path("theirs.yaml").write_text("class_path: residense.Encoder\n")
-            content["hyper_parameters"]["encoder"] = name
+            content["hyper_parameters"]["init_args"]["encoder"] = name
             torch.save(content, own)
             assert main(["predict", f"--ckpt_path={own}", "--data.text=x"]) == 2
         with pytest.raises(BlockingIOError):

@@ -13,20 +13,21 @@ from residense.nn.norms import BatchNorm
 from residense.run.checkpoints import Checkpoint
 
 BATCH_NORM = (
-    "ema.decay: averaged weights run with the batch norm statistics of the last ones: "
+    "ema.decay: averaged weights run with the batch norm statistics of the trained ones: "
     "use another norm, or no average"
 )
 
 
 class EMA(WeightAveraging):
-    """Averages the weights; validation and checkpoints see the average   (Polyak & Juditsky 1992).
+    """Average the weights exponentially; validation and checkpoints use the average (Polyak & Juditsky 1992).
 
-    Buffers are those of the last step, and before the first update validation sees the weights as they are. Under batch
-    norm the averaged weights then run with the running statistics of the last weights, which costs accuracy: a warning
-    says so. (Averaging the statistics as well costs more: those of averaged weights are not the average.)
+    Buffers are those of the last step, and until the first update validation uses the trained
+    weights. With batch norm, the averaged weights run with the running statistics of the trained
+    ones, which costs accuracy: a warning says so. (Averaging the statistics too costs more, as the
+    statistics of averaged weights are not the average.)
 
     Args:
-        decay: weight of the past in each step; null switches averaging off.
+        decay: Weight of the average in each step; null switches averaging off.
     """
 
     def __init__(self, decay: float | None = None):
@@ -60,7 +61,7 @@ class EMA(WeightAveraging):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._swapped:  # saved within a validation, while each holds what is the other's
+        if self._swapped:  # saved during a validation, while the two are exchanged
             Checkpoint(checkpoint).swap_averages()
 
     def on_load_checkpoint(

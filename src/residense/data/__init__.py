@@ -1,1 +1,1 @@
-"""Corpora: read, converted, cached, and cut into batches."""
+"""Data modules: read corpora, convert and cache them, and divide them into batches."""

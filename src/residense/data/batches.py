@@ -1,13 +1,14 @@
-"""Batches of sentences of similar length under a budget of tokens, cut from flat arrays.
+"""Batches of sentences of similar length with at most a given number of tokens.
 
-The global batches of an epoch depend on seed and epoch alone. Each process takes its share of each, so that any number
-of processes trains on the same batches and none is dropped or repeated.
+The global batches of an epoch depend only on the seed and the epoch. Each process takes its share
+of each batch, so any number of processes trains on the same batches.
 
-Shapes: B batch, L length, U distinct words of the batch, C characters of the longest, K classes.
+Shapes: B sentences, L tokens, U distinct words, C characters of the longest word, K classes.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -18,21 +19,21 @@ from residense.data.vocabulary import Vocabulary
 
 
 class Batch(TypedDict):
-    """What a task reads.
+    """Input of a task.
 
     Attributes:
         words: [B, L] word ids, 0 at padding.
         mask: [B, L] True at real tokens.
         tags: [B, L] tag ids, 0 at padding.
         char_ids: [U, C] character ids of each distinct word, 0 at padding.
-        char_rows: [B, L] row of `char_ids` of each token.
+        char_rows: [B, L] row of `char_ids` for each token.
         target: [B, K] 1 for the classes of each text.
-        index: [B] place of each sentence in the corpus.
+        index: [B] index of each sentence in the corpus.
         weight: [B] 1, or 0 for a sentence that only fills the empty share of a process.
-        num_tokens: number of real tokens in the global batch.
-        divisor: what its loss is divided by: `num_tokens`, or its mean over the batches of one optimiser step, so that
-            each token of a step weighs the same.
-        sentence_divisor: the same in sentences.
+        num_tokens: Number of real tokens in the global batch.
+        divisor: Divisor of the loss: `num_tokens`, averaged over the batches of one optimizer
+            step, so that each token of a step has the same weight.
+        sentence_divisor: The same for sentences.
     """
 
     words: Tensor
@@ -48,16 +49,13 @@ class Batch(TypedDict):
     sentence_divisor: float
 
 
-class Sizes(NamedTuple):
-    """Of a global batch, and means over the batches of its optimiser step; see `Batch`."""
-
-    num_tokens: int
-    divisor: float
-    sentence_divisor: float
-
-
 class Encoded:
-    """A corpus in the ids of a vocabulary, ready to be cut into batches."""
+    """A corpus converted to the ids of a vocabulary.
+
+    Args:
+        corpus: The corpus.
+        vocabulary: The vocabulary.
+    """
 
     def __init__(self, corpus: Corpus, vocabulary: Vocabulary):
         self.corpus = corpus
@@ -68,16 +66,24 @@ class Encoded:
         self.targets = np.zeros((corpus.num_documents, len(vocabulary.classes)), np.float32)
         self.targets[: len(corpus.targets), vocabulary.class_ids(corpus.classes)] = corpus.targets
 
-    def batch(self, index: np.ndarray, sizes: Sizes, weight: float = 1.0) -> Batch:
-        """Gather the sentences at `index`."""
+    def batch(
+        self,
+        index: np.ndarray,
+        weight: float,
+        num_tokens: int,
+        divisor: float,
+        sentence_divisor: float,
+    ) -> Batch:
+        """Gather the sentences at `index`; the other arguments are those of `Batch`."""
         lengths = self.corpus.lengths[index]
         place = np.arange(lengths.max())
         mask = place < lengths[:, None]
         flat = np.where(mask, self.corpus.offsets[index, None] + place, 0)
-        distinct, rows = np.unique(self.corpus.tokens[flat], return_inverse=True)
+        tokens = self.corpus.tokens[flat]
+        distinct, rows = np.unique(tokens, return_inverse=True)
         chars = self.chars[distinct]
         return {
-            "words": torch.from_numpy(np.where(mask, self.words[self.corpus.tokens[flat]], 0)),
+            "words": torch.from_numpy(np.where(mask, self.words[tokens], 0)),
             "mask": torch.from_numpy(mask),
             "tags": torch.from_numpy(np.where(mask, self.tags[flat], 0)),
             "char_ids": torch.from_numpy(chars[:, : max(1, int((chars > 0).sum(1).max()))]),
@@ -85,39 +91,37 @@ class Encoded:
             "target": torch.from_numpy(self.targets[self.corpus.document[index]]),
             "index": torch.from_numpy(index),
             "weight": torch.full((len(index),), weight),
-            "num_tokens": sizes.num_tokens,
-            "divisor": sizes.divisor,
-            "sentence_divisor": sizes.sentence_divisor,
+            "num_tokens": num_tokens,
+            "divisor": divisor,
+            "sentence_divisor": sentence_divisor,
         }
 
 
 def plan(
     lengths: np.ndarray, budget: int, noise: float = 0.0, rng: np.random.Generator | None = None
 ) -> list[np.ndarray]:
-    """Cut sentences, sorted by length, into batches of at most `budget` tokens, padding included.
+    """Divide sentences, sorted by length, into batches of at most `budget` tokens.
 
     Sentences of equal length are shuffled, which does not change the number of batches.
 
     Args:
-        lengths: number of tokens of each sentence.
-        budget: largest number of tokens of a batch; a longer sentence is a batch of its own.
-        noise: lengths that differ by a factor of less than 1 + `noise` count as equal.
-        rng: shuffles sentences and batches; null for a fixed order.
+        lengths: Number of tokens of each sentence.
+        budget: Most tokens of a batch, padding included; a longer sentence is a batch of its own.
+        noise: Lengths that differ by a factor of less than 1 + `noise` count as equal.
+        rng: Shuffles sentences and batches; None for a fixed order.
+
+    Returns:
+        The indices of the sentences of each batch.
     """
     shuffled = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
     rounded = round_up(lengths, noise) if noise else lengths
     order = np.lexsort((shuffled, rounded))
-    batches = []
-    start = 0
+    starts = [0]
     for i, length in enumerate(rounded[order].tolist()):
-        if i > start and (i + 1 - start) * length > budget:
-            batches.append(order[start:i])
-            start = i
-    if len(order):
-        batches.append(order[start:])
-    if rng is not None:
-        batches = [batches[i] for i in rng.permutation(len(batches))]
-    return batches
+        if i > starts[-1] and (i + 1 - starts[-1]) * length > budget:
+            starts.append(i)
+    batches = np.split(order, starts[1:]) if len(order) else []
+    return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
 
 
 def round_up(lengths: np.ndarray, noise: float) -> np.ndarray:
@@ -126,44 +130,39 @@ def round_up(lengths: np.ndarray, noise: float) -> np.ndarray:
     return np.maximum(lengths, (1 + noise) ** exponents + 1e-9).astype(np.int64)
 
 
+@dataclass(eq=False)
 class BatchLoader:
-    """Iterates over the batches of an epoch; knows where it is, so that a run can go on in the middle of one.
+    """Iterate over the batches of an epoch, from any position.
 
     Args:
-        data: the encoded corpus.
-        budget: tokens of a global batch, padding included.
-        shuffle: new batches in each epoch, by seed.
-        seed: of the shuffling.
-        rank: of this process.
-        world_size: number of processes.
-        window: batches of one optimiser step.
-        same: shuffle once: each epoch has the batches of the first.
-        noise: relative difference of lengths that are mixed within a batch.
+        data: The encoded corpus.
+        budget: Most tokens of a global batch, padding included.
+        shuffle: Whether each epoch has new batches.
+        seed: Seed of the shuffling.
+        rank: Index of this process.
+        world_size: Number of processes.
+        window: Number of batches of one optimizer step.
+        same: Whether each epoch has the batches of the first.
+        noise: Relative difference of lengths that are mixed within a batch.
+        before_batch: Called before each batch, when the previous one is done.
     """
 
-    def __init__(
-        self,
-        data: Encoded,
-        budget: int,
-        shuffle: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        window: int = 1,
-        same: bool = False,
-        noise: float = 0.0,
-    ):
-        self.data = data
-        self.budget = budget
-        self.shuffle = shuffle
-        self.seed = seed
-        self.same = same
-        self.noise = noise
-        self.rank, self.world_size, self.window = rank, world_size, window
-        self.epoch, self.position = 0, 0
-        self.before_batch: Callable[[], None] = lambda: None  # all of the batch before is done
+    data: Encoded
+    budget: int
+    shuffle: bool = False
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    window: int = 1
+    same: bool = False
+    noise: float = 0.0
+    before_batch: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.epoch = 0
+        self.position = 0
         self._next = (0, 0)
-        self._num_batches = len(plan(data.corpus.lengths, budget, noise))
+        self._num_batches = len(plan(self.data.corpus.lengths, self.budget, self.noise))
 
     def __len__(self) -> int:
         return self._num_batches
@@ -171,46 +170,37 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.epoch, start = self._next
         self._next = (self.epoch + 1, 0)
-        rng = (
-            np.random.default_rng([self.seed, 0 if self.same else self.epoch])
-            if self.shuffle
-            else None
-        )
-        batches = plan(self.data.corpus.lengths, self.budget, self.noise, rng)
-        tokens = [int(self.data.corpus.lengths[index].sum()) for index in batches]
+        rng = np.random.default_rng([self.seed, 0 if self.same else self.epoch])
+        lengths = self.data.corpus.lengths
+        batches = plan(lengths, self.budget, self.noise, rng if self.shuffle else None)
+        tokens = [int(lengths[index].sum()) for index in batches]
         sentences = [len(index) for index in batches]
         for place in range(start, len(batches)):
             self.before_batch()
             self.position = place + 1
             first = place // self.window * self.window
-            # the trainer divides the loss by the window, also where the epoch's last step has fewer batches
-            means = (
-                sum(counts[first : first + self.window]) / self.window
-                for counts in (tokens, sentences)
-            )
-            yield self._share(batches[place], Sizes(tokens[place], *means))
-
-    def _share(self, index: np.ndarray, sizes: Sizes) -> Batch:
-        mine = index[self.rank :: self.world_size]
-        if len(mine):
-            return self.data.batch(mine, sizes)
-        return self.data.batch(
-            index[:1], sizes, 0.0
-        )  # takes part in collectives, counts for nothing
+            step = slice(first, first + self.window)
+            # The trainer divides the loss by the window, even if the last step has fewer batches.
+            divisors = (sum(tokens[step]) / self.window, sum(sentences[step]) / self.window)
+            mine = batches[place][self.rank :: self.world_size]
+            # A process without a share takes part in collectives with a sentence of weight 0.
+            index = mine if len(mine) else batches[place][:1]
+            yield self.data.batch(index, float(len(mine) > 0), tokens[place], *divisors)
 
     def state(self) -> dict[str, int]:
-        """Epoch, and how many of its batches were handed out.
+        """Return the epoch and the number of its batches that were yielded.
 
-        Not called `state_dict`: Lightning restores that only in some orders of events, the data module in all.
+        It is not called `state_dict`, because Lightning does not restore that in every case.
         """
         return {"epoch": self.epoch, "position": self.position}
 
     def end_epoch(self) -> None:
-        """The epoch is over, even if a limit left some of its batches out."""
+        """Mark the epoch as finished, even if a limit left out some of its batches."""
         self.position = len(self)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on behind the batch that was handed out last."""
-        epoch, position = state["epoch"], state["position"]
-        self.epoch, self.position = epoch, position
-        self._next = (epoch, position) if position < len(self) else (epoch + 1, 0)
+        """Continue after the last batch that was yielded."""
+        self.epoch = state["epoch"]
+        self.position = state["position"]
+        finished = self.position >= len(self)
+        self._next = (self.epoch + 1, 0) if finished else (self.epoch, self.position)

@@ -1,4 +1,4 @@
-"""Cache arrays by the content they were made from; several processes may do so at once."""
+"""Cache of arrays and lists of strings, with the hash of their sources as key."""
 
 import contextlib
 import hashlib
@@ -7,26 +7,26 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from residense import __version__
 from residense.atomic import write_atomically
 
-Arrays = dict[str, np.ndarray]
+Values = dict[str, Any]  # arrays and lists of strings
 
 
 def folder() -> Path:
-    """Return the cache folder: $RESIDENSE_CACHE, or `residense` in the user's cache folder."""
+    """Return the cache folder: $RESIDENSE_CACHE, or `residense` in the cache folder of the user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("RESIDENSE_CACHE") or Path(base) / "residense")
 
 
 def fingerprint(files: Iterable[Path], options: object) -> str:
-    """Return a hash of the content of files, of options (anything JSON can write), and of the code that reads them."""
-    digest = hashlib.sha256(
-        json.dumps([__version__, options], sort_keys=True, default=str).encode()
-    )
+    """Return a hash of the content of files, of JSON-like options, and of the code in data/."""
+    settings = json.dumps([__version__, options], sort_keys=True, default=str)
+    digest = hashlib.sha256(settings.encode())
     code = (p for p in Path(__file__).parent.rglob("*") if p.suffix in (".py", ".txt"))
     for file in (*files, *sorted(code)):
         with open(file, "rb") as stream:
@@ -34,31 +34,36 @@ def fingerprint(files: Iterable[Path], options: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays stored under a key; build and store them first if they are not there.
+def cached(key: str, build: Callable[[], Values]) -> Values:
+    """Return the values stored under a key; build and store them if there are none.
 
-    A file is complete once it has its name. If the folder cannot be written, nothing is stored.
+    Several processes may do so at the same time. If the folder is not writable, nothing is stored.
     """
     path = folder() / f"{key}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except Exception:  # whatever is wrong with the file, its arrays can be built again
-        arrays = build()
+            return {name: unpack(array) for name, array in stored.items()}
+    except Exception:  # a missing or damaged file
+        values = build()
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    arrays: Any = {name: pack(value) for name, value in values.items()}
+    np.savez(buffer, allow_pickle=False, **arrays)
     with contextlib.suppress(OSError):
         write_atomically(path, buffer.getvalue())
-    return arrays
+    return values
 
 
-def pack_strings(strings: Iterable[str]) -> np.ndarray:
-    """Return strings as one array of bytes: UTF-8, each terminated by a byte that UTF-8 never contains."""
+def pack(value: np.ndarray | list[str]) -> np.ndarray:
+    """Return strings as an array of bytes: UTF-8, each followed by a byte that UTF-8 never has."""
+    if isinstance(value, np.ndarray):
+        return value
     return np.frombuffer(
-        b"".join(s.encode("utf-8", "surrogatepass") + b"\xff" for s in strings), np.uint8
+        b"".join(s.encode("utf-8", "surrogatepass") + b"\xff" for s in value), np.uint8
     )
 
 
-def unpack_strings(packed: np.ndarray) -> list[str]:
-    """Return the strings that `pack_strings` was given."""
-    return [part.decode("utf-8", "surrogatepass") for part in packed.tobytes().split(b"\xff")[:-1]]
+def unpack(array: np.ndarray) -> Any:
+    """Invert `pack`."""
+    if array.dtype != np.uint8:
+        return array
+    return [part.decode("utf-8", "surrogatepass") for part in array.tobytes().split(b"\xff")[:-1]]

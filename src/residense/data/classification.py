@@ -20,30 +20,34 @@ from residense.messages import listed, say
 from residense.settings.bounds import Count, Positive
 from residense.tasks.predictions import Text
 
-_FEW_LABELS = 100  # may differ from text to text
-_MOST_LABELS = 0.4  # of a text
-_LARGEST_TABLE = 10**9  # bytes of a table of texts by labels
+_FEW_LABELS = 100  # always allowed
+_MOST_LABELS = 0.4  # times the number of texts
+_LARGEST_TABLE = 10**9  # bytes of the array [texts, labels]
 
 
 class ClassificationDataModule(TextDataModule):
-    """Texts with a class each, or with any number of classes.
+    """Texts with one class each, or with any number of classes.
 
     The other options are those of `TextDataModule`.
 
     Args:
-        path: Folder with train, dev and test files or class folders, one file, or hf:ID for a data set of the Hugging
-            Face hub; for `predict` a file, where .txt holds one text a line. Null for the synthetic corpus, or for
-            standard input in `predict`. In Python also the splits themselves; see `TextDataModule`.
+        path: Folder with train, dev and test files or class folders, one file, or hf:ID for a data
+            set of the Hugging Face hub; for `predict` a file, where .txt has one text on each line.
+            Null for the synthetic corpus, or for standard input in `predict`. In Python also the
+            splits themselves; see `TextDataModule`.
         synthetic: The synthetic corpus.
-        text_column: Column of the texts, by position or by name; null for the one named text, sentence, review, ...
-        label_column: Column of the labels, by position or by name; null for the one named label, class, category, ...
-        label_separator: What separates the labels where a text has any number of them; null if it has one.
-        unit: What a token is: `word` (a character in Chinese and Japanese), `char`, or `subword`.
-        subwords: For the unit `subword`: how many to train on the texts of the training file, or a tokenizer.json.
-        truncate: Which tokens of a long text are read: the first (`head`), or a quarter from the head and the rest
-            from the tail.
-        folds: Splits of all texts for cross-validation, each class alike; 0 for none.
-        fold: Which of them to test on; the next one is for validation.
+        text_column: Column of the texts, by position or by name; null for the one named text,
+            sentence, review, ...
+        label_column: Column of the labels, by position or by name; null for the one named label,
+            class, category, ...
+        label_separator: Separator of the labels if a text has any number of them; null for one.
+        unit: Unit of a token: `word` (a character in Chinese and Japanese), `char`, or `subword`.
+        subwords: For the unit `subword`: number of subwords to train on the training texts, or a
+            tokenizer.json.
+        truncate: Tokens of a long text that are kept: the first (`head`), or a quarter from the
+            head and the rest from the tail.
+        folds: Number of folds for cross-validation, stratified by class; 0 for none.
+        fold: Index of the fold to test on; the next one is for validation.
     """
 
     def __init__(
@@ -74,8 +78,8 @@ class ClassificationDataModule(TextDataModule):
         super().check()
         if self.source.options.label_separator == "":
             raise UsageError("data.label_separator must not be empty")
-        if self.folds and not (self.folds >= 3 and self.fold < self.folds):
-            wanted = "data.fold must be one of 0 .. folds - 1, of at least 3"
+        if self.folds and not self.fold < self.folds >= 3:
+            wanted = "data.fold must be in 0 .. folds - 1, and data.folds at least 3"
             raise UsageError(f"{wanted}; got {self.fold} of {self.folds}")
 
     def load(self, vocabulary: Vocabulary | None) -> Loaded:
@@ -86,7 +90,7 @@ class ClassificationDataModule(TextDataModule):
             self._refuse_many_labels(splits)
             subwords = state
             if unit == "subword" and not subwords:
-                texts = [str(example.text) for example in next(iter(splits.values()))]
+                texts = (str(example.text) for example in next(iter(splits.values())))
                 subwords = subword_tokenizer(texts, self.subwords)
             units = Units(unit, subwords)
             corpora = {
@@ -99,7 +103,7 @@ class ClassificationDataModule(TextDataModule):
         return fold(loaded, self.folds, self.fold, self.split_seed) if self.folds else loaded
 
     def _refuse_many_labels(self, splits: dict[str, list[Example]]) -> None:
-        """Raise where labels hardly repeat: another column was meant, and a table of texts by labels would be huge."""
+        """Raise if labels hardly repeat: the column is wrong, and [texts, labels] would be huge."""
         labels = {label for part in splits.values() for example in part for label in example.labels}
         texts = sum(map(len, splits.values()))
         if len(labels) > min(max(_FEW_LABELS, _MOST_LABELS * texts), _LARGEST_TABLE / texts):
@@ -110,7 +114,7 @@ class ClassificationDataModule(TextDataModule):
     def _corpus(
         self, name: str, examples: Sequence[Example], units: Units, notes: list[str]
     ) -> Corpus:
-        """Return texts cut into tokens; append a note if some are too long."""
+        """Split texts into tokens and truncate long ones, with a note on how many."""
         sentences = []
         texts = []
         long = 0
@@ -123,8 +127,9 @@ class ClassificationDataModule(TextDataModule):
             texts.append(Text(text, [places[i] for i in here] or [(0, 0)]))
         labels = [example.labels for example in examples]
         if long:
-            share = f"{name}: {100 * long / len(texts):.1f} % of the texts"
-            notes.append(f"{share} are cut to {self.max_length} tokens ({self.truncate} is kept)")
+            fraction = f"{name}: {100 * long / len(texts):.1f} % of the texts"
+            limit = f"{self.max_length} tokens ({self.truncate} is kept)"
+            notes.append(f"{fraction} are cut to {limit}")
         return Corpus.build(sentences, "none", self.max_length, texts, labels)
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
@@ -135,9 +140,8 @@ class ClassificationDataModule(TextDataModule):
         return corpus
 
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
-        words = (self.min_frequency, vectors.words, vectors.matrix.shape[1])
-        train = loaded.splits["train"]
-        built = Vocabulary.build(train, [], "none", *words, loaded.unit, loaded.subwords)
+        options = (self.min_frequency, vectors, loaded.unit, loaded.subwords)
+        built = Vocabulary.build(loaded.splits["train"], [], "none", *options)
         built = built.with_classes(loaded.splits, self.multi_label)
         if len(built.classes) < 2:
             found = f"only one class, {listed(built.classes)}"
@@ -147,8 +151,6 @@ class ClassificationDataModule(TextDataModule):
     def summarize(self, corpus: Corpus) -> str:
         counts = corpus.targets.sum(0)
         order = np.argsort(-counts, kind="stable")
-        shown = [f"{listed([corpus.classes[i]])} {counts[i]:,}" for i in order]
-        if len(shown) > 8:
-            shown = [*shown[:4], "...", *shown[-2:]]
+        shown = listed(f"{corpus.classes[i]} {counts[i]:,}" for i in order)
         sizes = f"{corpus.num_documents:,} texts, {len(corpus.tokens):,} tokens"
-        return f"{sizes}, {len(order)} classes: {', '.join(shown)}"
+        return f"{sizes}, {len(order)} classes: {shown}"

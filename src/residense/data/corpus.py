@@ -1,8 +1,8 @@
-"""A corpus as flat integer arrays: a token takes four bytes, and a batch is one indexing operation.
+"""A corpus as flat integer arrays, from which a batch is gathered by one indexing operation.
 
 Distinct tokens are stored once, as `forms`; a token is an index into them.
 
-Shapes: N tokens, S sentences, T texts of the source, C classes.
+Shapes: N tokens, S sentences, T source texts, C classes.
 """
 
 import hashlib
@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from residense.data.cache import Arrays, pack_strings, unpack_strings
+from residense.data.cache import Values, pack
 from residense.tags import Span, encode, spans, split_tag
 from residense.tasks.predictions import Text
 
@@ -31,10 +30,10 @@ class Corpus:
         labels: Distinct tags.
         tokens: [N] indices into `forms`.
         tags: [N] indices into `labels`; all zero if the corpus has no tags.
-        offsets: [S+1] position of the first token of each sentence.
-        document: [S] the sentence of the source that each sentence is, or is a part of.
-        raw: Text of each sentence of the source, if they have one; else empty.
-        places: [N, 2] start and end of each token in that text; [0, 2] without.
+        offsets: [S+1] index of the first token of each sentence.
+        document: [S] index of the source text that each sentence is, or is a part of.
+        raw: The source texts, if the corpus has them; else empty.
+        places: [N, 2] start and end of each token in its source text; [0, 2] without texts.
         classes: Distinct classes.
         targets: [T, C] True for the classes of each text; [0, 0] if the corpus has none.
     """
@@ -52,10 +51,10 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that a model reads."""
+        """Hash of the content."""
         digest = hashlib.sha256()
-        for name, array in sorted(self.arrays().items()):
-            digest.update(name.encode() + array.tobytes())
+        for name, value in sorted(self.values().items()):
+            digest.update(name.encode() + pack(value).tobytes())
         return digest.hexdigest()[:32]
 
     @classmethod
@@ -67,21 +66,22 @@ class Corpus:
         texts: Sequence[Text] = (),
         classes: Sequence[Sequence[str]] = (),
     ) -> "Corpus":
-        """Return a corpus of sentences.
+        """Make a corpus from sentences.
 
         Args:
             sentences: Pairs of tokens and tags.
             scheme: Tag scheme to convert the tags to; "none" for plain labels.
-            max_length: Tokens; longer sentences are split.
-            texts: The text of each sentence, if there is one.
-            classes: The classes of each sentence, if there are any.
+            max_length: Most tokens of a sentence; longer ones are split.
+            texts: The text of each sentence, if there are texts.
+            classes: The classes of each sentence, if there are classes.
         """
         assert max_length > 0
         forms: dict[str, int] = {}
         labels: dict[str, int] = {}
         token_ids: list[int] = []
         tag_ids: list[int] = []
-        offsets, document = [0], []
+        offsets = [0]
+        document = []
         for number, (tokens, tags) in enumerate(sentences):
             if not tokens:
                 continue
@@ -116,76 +116,64 @@ class Corpus:
 
     @property
     def num_documents(self) -> int:
-        """Number of sentences of the source."""
+        """Number of source texts."""
         return len(self.raw) or (int(self.document[-1]) + 1 if len(self) else 0)
 
     def select(self, documents: np.ndarray) -> "Corpus":
-        """Return the given sentences of the source, in their order."""
-        keep = np.flatnonzero(np.isin(self.document, documents))
-        lengths = self.lengths[keep]
-        shift = self.offsets[keep] - np.cumsum(lengths) + lengths
-        places = np.repeat(shift, lengths) + np.arange(lengths.sum())
+        """Return the corpus of the given source texts, in the order of the source."""
+        keep = np.isin(self.document, documents)
+        mask = np.repeat(keep, self.lengths)
         kept, renumbered = np.unique(self.document[keep], return_inverse=True)
         return replace(
             self,
-            tokens=self.tokens[places],
-            tags=self.tags[places],
-            offsets=np.concatenate(([0], np.cumsum(lengths))),
+            tokens=self.tokens[mask],
+            tags=self.tags[mask],
+            offsets=np.concatenate(([0], np.cumsum(self.lengths[keep]))),
             document=renumbered.astype(np.int32),
             raw=[self.raw[i] for i in kept] if self.raw else [],
-            places=self.places[places] if self.raw else self.places,
+            places=self.places[mask] if self.raw else self.places,
             targets=self.targets[kept] if len(self.targets) else self.targets,
         )
 
     def document_tokens(self) -> list[list[str]]:
-        """Return the tokens of each sentence of the source."""
+        """Return the tokens of each source text."""
         return [[self.forms[t] for t in self.tokens[a:b]] for a, b in pairwise(self._bounds())]
 
+    def document_tags(self) -> list[list[str]]:
+        """Return the tags of each source text."""
+        return [[self.labels[t] for t in self.tags[a:b]] for a, b in pairwise(self._bounds())]
+
+    def document_classes(self) -> list[list[str]]:
+        """Return the classes of each source text."""
+        return [[self.classes[i] for i in np.flatnonzero(row)] for row in self.targets]
+
     def document_texts(self, unit: str) -> list[Text]:
-        """Return the text of each sentence of the source: its own, or its tokens joined."""
+        """Return the source texts, or their tokens joined if the corpus has no texts."""
         if not self.raw:
             return [Text.joined(tokens, unit) for tokens in self.document_tokens()]
         bounds = pairwise(self._bounds())
-        parts = [[(int(start), int(end)) for start, end in self.places[a:b]] for a, b in bounds]
-        return [Text(text, offsets) for text, offsets in zip(self.raw, parts, strict=True)]
-
-    def document_classes(self) -> list[list[str]]:
-        """Return the classes of each text of the source."""
-        return [[self.classes[i] for i in np.flatnonzero(row)] for row in self.targets]
-
-    def document_tags(self) -> list[list[str]]:
-        """Return the tags of each sentence of the source."""
-        return [[self.labels[t] for t in self.tags[a:b]] for a, b in pairwise(self._bounds())]
+        offsets = [[*map(tuple, self.places[a:b].tolist())] for a, b in bounds]
+        return [*map(Text, self.raw, offsets)]
 
     def _bounds(self) -> np.ndarray:
         first = np.searchsorted(self.document, np.arange(self.num_documents + 1))
         return self.offsets[first]
 
     def label_counts(self, scheme: str) -> dict[str, int]:
-        """Count the texts of each class and the tokens of each entity type, or of each tag without a scheme."""
+        """Count the texts of each class and the tokens of each entity type, or of each plain tag."""
         counts = Counter(dict(zip(self.classes, self.targets.sum(0).tolist(), strict=True)))
         tokens = np.bincount(self.tags, minlength=len(self.labels)).tolist()
-        for label, count in zip(
-            self.labels, tokens, strict=False
-        ):  # without labels, all tags are zero
+        for label, count in zip(self.labels, tokens, strict=False):  # no labels: all tags are 0
             counts[label if scheme == "none" else split_tag(label)[1]] += count
         return {label: count for label, count in counts.items() if label and count}
 
-    def arrays(self) -> Arrays:
-        """Return everything as arrays, to be stored."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: pack_strings(v) if isinstance(v, list) else v for k, v in values.items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> "Corpus":
-        """Return the corpus that `arrays` came from."""
-        values: dict[str, Any] = dict(arrays)
-        values |= {k: unpack_strings(v) for k, v in arrays.items() if v.dtype == np.uint8}
-        return cls(**values)
+    def values(self) -> Values:
+        """Return the attributes by name; `Corpus(**values)` restores the corpus."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
-    """Return `classes` and `targets` of a corpus whose texts have these classes."""
+    """Return the `classes` and `targets` of a corpus from the classes of each text."""
     names = sorted({name for row in classes for name in row})
     places = {name: i for i, name in enumerate(names)}
     targets = np.zeros((len(classes), len(names)), bool)
@@ -195,11 +183,13 @@ def class_targets(classes: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarr
 
 
 def _cuts(tokens: Sequence[str], found: Sequence[Span], limit: int) -> list[int]:
-    """Return the ends of the parts that a sentence is split into, after a full stop if one is in reach.
+    """Return the ends of the parts that a sentence is split into, after a full stop if possible.
 
-    A part is longer than the limit rather than end inside a span or between two that touch (IOB1 would join them).
+    A part is longer than the limit rather than end inside a span or between adjacent spans, which
+    IOB1 would join.
     """
-    cuts, length = [], len(tokens)
+    cuts = []
+    length = len(tokens)
     if length <= limit:
         return [length]
     joints = {span.end for span in found} & {span.start for span in found}

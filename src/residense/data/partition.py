@@ -1,4 +1,4 @@
-"""Split a corpus into training, validation and test texts, each class alike."""
+"""Split a corpus into training, validation and test texts, stratified by class."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ from residense.errors import UsageError
 from residense.messages import listed
 
 _RARE = 20  # texts of a class
-_GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are evenly spread
 
 
 def complete(loaded: Loaded, shares: tuple[float, float, float], seed: int) -> Loaded:
-    """Split off a validation split where there is none, and a test split where there is one file only.
+    """Split off a validation split if there is none, and a test split if there is only one file.
 
     Args:
         loaded: The corpus.
-        shares: Shares of train, validation and test.
+        shares: Fractions of train, validation and test.
         seed: Seed of the choice.
 
     Raises:
@@ -44,10 +44,10 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
     """Split all texts for cross-validation: one fold to test on, the next one to validate on.
 
     Raises:
-        UsageError: The corpus comes in splits, or has too few texts.
+        UsageError: The corpus has splits, or too few texts.
     """
     if [*loaded.splits] != ["train"]:
-        found = f"the corpus comes in splits of its own ({', '.join(loaded.splits)})"
+        found = f"the corpus has splits of its own ({', '.join(loaded.splits)})"
         raise UsageError(f"data.folds: {found}: use --data.folds 0")
     places = np.floor(_places(loaded.splits["train"], seed) * folds).astype(int)
     test = places == number
@@ -59,7 +59,7 @@ def fold(loaded: Loaded, folds: int, number: int, seed: int) -> Loaded:
 
 
 def untrained(loaded: Loaded) -> list[str]:
-    """Return a warning for each split with labels that train lacks, with the number of their texts or tokens."""
+    """Return a warning for each split with labels that the training split lacks."""
     known = loaded.splits["train"].label_counts(loaded.scheme)
     notes = []
     for name, corpus in loaded.splits.items():
@@ -78,9 +78,10 @@ def _selected(loaded: Loaded, chosen: dict[str, np.ndarray], note: str) -> Loade
 
 
 def _places(corpus: Corpus, seed: int) -> np.ndarray:
-    """Return a number in [0, 1) for each text, so that an interval takes the same share of each class and of all texts.
+    """Return a number in [0, 1) for each text; an interval has the same fraction of each class.
 
-    Classes with few texts begin at places that are spread evenly, or an interval would take one from each or none.
+    The numbers of classes with few texts begin at evenly spread offsets, or an interval would have
+    one text of each of them, or none.
     """
     if len(corpus.targets):
         kind = np.unique(corpus.targets, axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,7 +1,6 @@
 """Corpora with slots and intents: a tag for each token and a class for each sentence."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from residense.data.corpus import Corpus, class_targets
@@ -14,22 +13,22 @@ from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.tags import spans
 
-WHOLE = 10**6  # tokens: a sentence has one intent and is not split
+WHOLE = 10**6  # tokens: a sentence has one intent, so it is not split
 
 
 class SlotsDataModule(TaggingDataModule):
-    """Sentences with tagged tokens (slots) and a class each (intent).
+    """Sentences with tagged tokens (slots) and one class each (intent).
 
-    The other options are those of `TaggingDataModule`. `path` is a folder with two files for each split, with the same
-    sentences: columns of tokens and tags, and a table of texts and their intents. In the synthetic corpus the intent
-    is the type of the first entity.
+    The other options are those of `TaggingDataModule`. `path` is a folder with two files for each
+    split, with the same sentences: columns of tokens and tags, and a table of texts and intents. In
+    the synthetic corpus the intent is the type of the first entity.
 
     Args:
         files: Glob of the files with slots.
         intent_files: Glob of the files with intents.
         sentence_column: Column of the sentences in the files with intents, by position or by name.
-        intent_column: Column of the intents, likewise.
-        label_separator: What separates the intents of a sentence with any number of them; null if it has one.
+        intent_column: Column of the intents, by position or by name.
+        label_separator: Separator of the intents if a sentence has any number; null for one.
     """
 
     def __init__(
@@ -43,10 +42,9 @@ class SlotsDataModule(TaggingDataModule):
     ):
         super().__init__(files=files, max_length=WHOLE, **options)
         self.label_separator = label_separator
-        reading = File(Path(), "texts", sentence_column, intent_column)
-        reading.encoding = self.source.options.encoding
-        reading.repair = self.source.options.repair
-        reading.label_separator = label_separator
+        columns = {"text_column": sentence_column, "label_column": intent_column}
+        texts: Any = {"kind": "texts", "label_separator": label_separator, **columns}
+        reading = replace(self.source.options, **texts)
         self.intents = replace(self.source, pattern=intent_files, options=reading)
 
     def load(self, vocabulary: Vocabulary | None) -> Loaded:
@@ -54,8 +52,8 @@ class SlotsDataModule(TaggingDataModule):
         files = {} if self.path is None else self.intents.files()
         for name, corpus in loaded.splits.items():
             if self.path is not None and name not in files:
-                wrong = f"{self.corpus_name}: slots but no intents for {name}"
-                raise UsageError(f"{wrong}; check --data.intent_files")
+                wrong = f"no intents for the split {name}; check --data.intent_files"
+                raise UsageError(f"{self.corpus_name}: {wrong}")
             given = _classes(files[name], corpus) if files else _types_of_first(corpus)
             classes, targets = class_targets(given)
             loaded.splits[name] = replace(corpus, classes=classes, targets=targets)
@@ -73,10 +71,10 @@ def _classes(file: File, corpus: Corpus) -> list[tuple[str, ...]]:
     """Return the intents of the sentences of a corpus.
 
     Raises:
-        CorpusError: The file holds other sentences.
+        CorpusError: The file has other sentences.
     """
     examples = read(file)
-    fix = "both files must hold the same sentences in one order; see --data.intent_files"
+    fix = "both files must have the same sentences in the same order; see --data.intent_files"
     sentences = corpus.document_tokens()
     for example, tokens in zip(examples, sentences, strict=False):
         if str(example.text).split() != tokens:

@@ -18,13 +18,13 @@ LABELS: Final = (
 Language = Literal["en", "zh"]
 Sentence = tuple[list[str], list[str]]
 
-_FAKER_HELD_OUT: Final = 30  # percent of every Faker pool that training never sees
-_CAST_SIZE: Final = 100  # real mailboxes mention the same people and companies again and again
-_CAST_SHARE: Final = 0.33
-_LOWER: Final = 0.10  # share of sentences in lower case
-_UPPER: Final = 0.03  # share of sentences in upper case, or full width in Chinese
-_TYPO: Final = 0.025  # share of tokens
-# The share of each punctuation mark that writers leave out.
+_FAKER_HELD_OUT: Final = 30  # percent of each Faker pool that is withheld from training
+_CAST_SIZE: Final = 100  # names that recur, as in real mailboxes
+_CAST_SHARE: Final = 0.33  # of all names
+_LOWER: Final = 0.10  # fraction of sentences in lower case
+_UPPER: Final = 0.03  # fraction of sentences in upper case, or full width in Chinese
+_TYPO: Final = 0.025  # fraction of tokens
+# Probability that a punctuation mark is omitted.
 _DROPPED: Final = {".": 0.15, ",": 0.06, "。": 0.15, "\uff0c": 0.15, "、": 0.08}
 
 _SLOT: Final = re.compile(r"\{([^}]+)\}")
@@ -41,7 +41,7 @@ _FULL_WIDTH: Final = {code: code + 0xFEE0 for code in map(ord, "0123456789-:+")}
 
 @dataclass(frozen=True)
 class Synthetic:
-    """The synthetic corpus for tagging: generated sentences with personal data, deterministic by seed.
+    """The synthetic corpus for tagging: generated sentences with personal data.
 
     Args:
         language: Language of the sentences; "en" is tokenized by word, "zh" by character.
@@ -54,31 +54,34 @@ class Synthetic:
     seed: Count = 0
 
     def splits(self) -> dict[str, list[Sentence]]:
-        """Return the "train", "validation" and "test" sentences, each as tokens and their IOB2 tags."""
-        return _Sentences(self.language, random.Random(self.seed)).splits(self.size)
+        """Generate the "train", "validation" and "test" sentences as tokens with IOB2 tags."""
+        grammar = _Sentences(self.language, random.Random(self.seed))
+        return grammar.splits(self.size, grammar.sentences)
 
 
-class _Sentences(Grammar[Sentence]):
+class _Sentences(Grammar):
     """Expand the grammar of one language into labeled, tokenized, noisy sentences.
 
-    In a rule, `{PERSON}` is a labeled span, `{PERSON:word}` a labeled span drawn from another rule, and `{~word}` a
-    rule as it looks in a login name. `faker COUNT METHOD LOCALES` stands for words that Faker generates. The cities of
-    it_IT are not used, as they depend on the hash seed of the process.
+    In a rule, `{PERSON}` is a labeled span, `{PERSON:word}` a labeled span drawn from another rule,
+    and `{~word}` a rule as it looks in a login name. `faker COUNT METHOD LOCALES` stands for words
+    that Faker generates. The cities of it_IT are not used, as they depend on the hash seed of the
+    process.
     """
 
     def __init__(self, language: Language, rng: random.Random):
         super().__init__(f"templates_{language}.txt", rng)
         self.language = language
         seed = rng.randrange(2**32)
-        for symbol, rule in self.rules.items():
-            if rule.every[0].startswith("faker "):
-                self.add(symbol, _FAKER_HELD_OUT, _pool(seed, *rule.every[0].split()[1:]))
-        pairs = self.rules["twins"].every if language == "zh" else []
+        for symbol, alternatives in self.every.items():
+            if alternatives[0].startswith("faker "):
+                self.add(symbol, _FAKER_HELD_OUT, _pool(seed, *alternatives[0].split()[1:]))
+        pairs = self.every["twins"] if language == "zh" else []
         self.twins = {char: twin for pair in pairs for char, twin in (pair, pair[::-1])}
         self.cast: dict[str, list[str]] = {}
         self.cast = {label: [self._span(label) for _ in range(_CAST_SIZE)] for label in LABELS}
 
-    def examples(self, count: int) -> list[Sentence]:
+    def sentences(self, count: int) -> list[Sentence]:
+        """Return random sentences."""
         return [self._sentence() for _ in range(count)]
 
     def _sentence(self) -> Sentence:
@@ -95,7 +98,7 @@ class _Sentences(Grammar[Sentence]):
         return self._noisy(tokens, tags)
 
     def _pieces(self, text: str, label: str | None = None) -> Iterator[tuple[str, str | None]]:
-        """Yield the parts of an expanded alternative with their labels; a labeled span labels all inside it."""
+        """Yield the parts of an expanded alternative with labels; a span labels all inside it."""
         for place, part in enumerate(_SLOT.split(self.digits(self.choose(text)))):
             if place % 2 == 0:
                 yield part, label
@@ -112,32 +115,32 @@ class _Sentences(Grammar[Sentence]):
     def _draw(self, symbol: str) -> str:
         if symbol in self.cast and self.rng.random() < _CAST_SHARE:
             return self.cast[symbol][int(_CAST_SIZE * self.rng.random() ** 2)]
-        return self.rng.choice(self.alternatives(symbol))
+        return self.rng.choice(self.rules[symbol])
 
     def _span(self, label: str) -> str:
         return "".join(text for text, _ in self._pieces(f"{{{label}}}"))
 
     def _noisy(self, tokens: list[str], tags: list[str]) -> Sentence:
-        """Return a sentence as people type it: careless case or width, typos and missing punctuation."""
+        """Return a sentence as people type it: wrong case or width, typos, missing punctuation."""
         style = str
         roll = self.rng.random()
         if roll < _LOWER:
             style = str.lower
         elif roll < _LOWER + _UPPER:
             style = str.upper if self.language == "en" else _full_width
-        noisy: Sentence = ([], [])
+        kept: Sentence = ([], [])
         for token, tag in zip(tokens, tags, strict=True):
             if tag == "O" and self.rng.random() < _DROPPED.get(token, 0.0):
                 continue
             if self.rng.random() < _TYPO:
                 token = self.twins.get(token, token) if self.twins else self.typo(token, 4)
-            noisy[0].append(style(token))
-            noisy[1].append(tag)
-        return noisy
+            kept[0].append(style(token))
+            kept[1].append(tag)
+        return kept
 
 
 def _login(name: str) -> str:
-    """Return a name as in logins and e-mail addresses: lower-case ASCII letters and digits."""
+    """Return a name as in e-mail addresses: lower-case ASCII letters and digits."""
     plain = unicodedata.normalize("NFKD", name).lower()
     return "".join(char for char in plain if char.isascii() and char.isalnum())
 

@@ -27,16 +27,17 @@ class TaggingDataModule(TextDataModule):
     The other options are those of `TextDataModule`.
 
     Args:
-        path: Folder with train, dev and test files, one file, or hf:ID for a data set of the Hugging Face hub; for
-            `predict` a file, where .txt holds one text a line. Null for the synthetic corpus, or for standard input in
-            `predict`. In Python also the splits themselves; see `TextDataModule`.
+        path: Folder with train, dev and test files, one file, or hf:ID for a data set of the
+            Hugging Face hub; for `predict` a file, where .txt has one text on each line. Null for
+            the synthetic corpus, or for standard input in `predict`. In Python also the splits
+            themselves; see `TextDataModule`.
         synthetic: The synthetic corpus.
-        token_column: Column of the tokens, by position or by name in the header; null for the first.
-        tag_column: Column of the tags, by position or by name in the header; null for the last.
-        scheme: Tag scheme to train in; that of the files is detected and converted. `none` requires plain labels,
-            such as parts of speech, and refuses tags of a scheme.
-        subwords: Units that the characters of a word are replaced with: so many subwords, trained on the training
-            words, or those of a tokenizer.json; null for characters.
+        token_column: Column of the tokens, by position or by name; null for the first.
+        tag_column: Column of the tags, by position or by name; null for the last.
+        scheme: Tag scheme to train with; the tags of the files are converted to it. `none` requires
+            plain labels, such as parts of speech, and refuses tags of a scheme.
+        subwords: Subwords instead of the characters of a word: their number, to train them on the
+            training words, or a tokenizer.json; null for characters.
     """
 
     def __init__(
@@ -58,30 +59,28 @@ class TaggingDataModule(TextDataModule):
         scheme = vocabulary.scheme if vocabulary else self.scheme
 
         def build(splits: dict[str, list[Example]], notes: list[str]) -> Loaded:
-            found = self._detect(splits)
+            tags = [example.tags for examples in splits.values() for example in examples]
+            try:
+                found = detect(tags)
+            except ValueError as error:
+                raise UsageError(f"{self.corpus_name}: {error}") from error
             if scheme == "none" and found != "none":
-                tags = {tag for part in splits.values() for example in part for tag in example.tags}
-                wrong = f"{found} tags ({listed(sorted(tags - {'O'}), 3)}) instead of plain labels"
+                shown = listed(sorted({tag for row in tags for tag in row} - {"O"}), 3)
+                wrong = f"{found} tags ({shown}) instead of plain labels"
                 fix = "choose another column with --data.tag_column"
                 raise UsageError(f"{self.corpus_name}: {wrong}; {fix}")
             target = "none" if found == "none" else scheme
-            tags = "plain labels" if target == "none" else f"{found}, trained as {target}"
+            kind = "plain labels" if target == "none" else f"{found}, converted to {target}"
             corpora = {name: self._corpus(part, target) for name, part in splits.items()}
-            return Loaded(corpora, [*notes, f"tags are {tags}"], target)
+            return Loaded(corpora, [*notes, f"tags are {kind}"], target)
 
         return self.source.load(build, [scheme, self.max_length])
-
-    def _detect(self, splits: dict[str, list[Example]]) -> str:
-        try:
-            return detect(example.tags for examples in splits.values() for example in examples)
-        except ValueError as error:
-            raise UsageError(f"{self.corpus_name}: {error}") from error
 
     def _corpus(self, examples: Sequence[Example], scheme: str) -> Corpus:
         pairs = ((example.tokens, example.tags) for example in examples)
         texts = [Text(e.text, e.offsets) for e in examples if e.text is not None and e.offsets]
-        whole = texts if len(texts) == len(examples) else []
-        return Corpus.build(pairs, scheme, self.max_length, whole)
+        has_texts = len(texts) == len(examples)
+        return Corpus.build(pairs, scheme, self.max_length, texts if has_texts else [])
 
     def read_texts(self, vocabulary: Vocabulary) -> Corpus:
         texts = [_text(e, vocabulary.unit) for e in self.source.unlabeled(self.text)]
@@ -90,14 +89,13 @@ class TaggingDataModule(TextDataModule):
     def build_vocabulary(self, loaded: Loaded, vectors: Vectors) -> Vocabulary:
         labels = {label for corpus in loaded.splits.values() for label in corpus.labels}
         if labels <= {"O"}:
-            wrong = "no entities, all tags are O"
-            raise UsageError(f"{self.corpus_name}: {wrong}; check --data.tag_column")
+            raise UsageError(f"{self.corpus_name}: all tags are O; check --data.tag_column")
         train = loaded.splits["train"]
         subwords = ""
         if self.subwords is not None:
             subwords = subword_tokenizer(map(" ".join, train.document_tokens()), self.subwords)
-        words = (self.min_frequency, vectors.words, vectors.matrix.shape[1])
-        return Vocabulary.build(train, labels, loaded.scheme, *words, subwords=subwords)
+        options = (loaded.scheme, self.min_frequency, vectors)
+        return Vocabulary.build(train, labels, *options, subwords=subwords)
 
     def summarize(self, corpus: Corpus) -> str:
         counts = f"{corpus.num_documents:,} sentences, {len(corpus.tokens):,} tokens"
@@ -107,7 +105,7 @@ class TaggingDataModule(TextDataModule):
 
 
 def _text(example: Example, unit: str) -> Text:
-    """Return the text of an example: its own, its tokens joined, or a line to cut into tokens."""
+    """Return the text of an example with the offsets of its tokens."""
     if example.text is None:
         return Text.joined(example.tokens, unit)
     if example.offsets is None:

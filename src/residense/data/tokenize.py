@@ -1,7 +1,8 @@
-"""Tokens of raw text, as character offsets.
+"""Split raw text into tokens, as character offsets.
 
-One regular expression per unit; its alternatives are tried in order and the last takes any character that is
-not a space, so nothing is lost. Runs are possessive and whatever can fail late is bounded: linear time.
+There is one regular expression for each unit. Its alternatives are tried in order, and the last one
+matches any character but a space, so nothing is lost. Repetitions are possessive or bounded, so the
+time is linear.
 """
 
 import re
@@ -18,15 +19,15 @@ _CJK = _HAN + _KANA
 
 
 def _combining_marks() -> str:
-    """Return all combining marks as the inside of a character class; `re` itself has no name for them."""
+    """Return all combining marks, for a character class; `re` has no name for them."""
     planes = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))
     return "".join(chr(code) for code in planes if unicodedata.category(chr(code))[0] == "M")
 
 
 _MARKS = _combining_marks()
-# Invisible characters left inside words: soft hyphen, zero-width space and joiners, word joiner, BOM.
+# Invisible characters inside words: soft hyphen, zero-width space, joiners, word joiner, BOM.
 _INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"
-# What continues a character: marks (variation selectors too), skin tones, tags, a joiner and what it joins.
+# Extensions of a character: marks, variation selectors, skin tones, tags, joined characters.
 _EXTEND = rf"(?:[{_MARKS}\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]|\u200d\S?)*+"
 _CLUSTER = rf"(?:[\U0001f1e6-\U0001f1ff]{{2}}|\S){_EXTEND}"
 
@@ -52,9 +53,9 @@ def tokenize(text: str, unit: str) -> list[tuple[int, int]]:
 
     Args:
         text: Raw text.
-        unit: "word" keeps words, clitics ('m, n't), @mentions, #hashtags, URLs, e-mail addresses and numbers
-            whole; each other mark and each Han or kana character stands alone. "char" makes each character a
-            token, with its combining marks; an emoji sequence counts as one.
+        unit: "word" keeps words, clitics ('m, n't), @mentions, #hashtags, URLs, e-mail addresses
+            and numbers whole; any other symbol and each Han or kana character is a token. "char"
+            makes each character a token, with its combining marks; an emoji sequence counts as one.
     """
     if unit not in _UNITS:
         raise UsageError(f"unknown unit {unit!r}; known: {', '.join(_UNITS)}")

@@ -1,9 +1,9 @@
-"""Cut texts to classify into words, characters or subwords, and shorten long ones."""
+"""Split texts to classify into words, characters or subwords, and truncate long ones."""
 
 import json
 import re
 from collections.abc import Iterable
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,21 +16,27 @@ _CHARACTERS = re.compile(r"\s+|\S")
 
 
 class Units:
-    """Cut texts into tokens.
+    """Split texts into tokens.
 
     Args:
-        unit: `word` (single characters in Chinese and Japanese), `char` (spaces are tokens too), or `subword`.
+        unit: `word` (single characters in Chinese and Japanese), `char` (spaces are tokens too), or
+            `subword`.
         subwords: State of the tokenizer, for `subword`.
     """
 
     def __init__(self, unit: str, subwords: str = ""):
-        self.unit, self._tokenizer = unit, None
+        self.unit = unit
+        self._tokenizer: Any = None
         if unit == "subword":
             from tokenizers import Tokenizer
 
-            if not _is_bounded(subwords):
+            try:
+                growth = _growth(subwords)
+                self._tokenizer = Tokenizer.from_str(subwords)
+            except Exception:  # `tokenizers` raises errors of many kinds
+                growth = inf
+            if growth > 100:
                 raise UsageError("data.subwords: no tokenizer, or one that makes texts ever longer")
-            self._tokenizer: Any = Tokenizer.from_str(subwords)
 
     def cut(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
         """Return the tokens of a text, and the start and end of each."""
@@ -44,26 +50,30 @@ class Units:
         return [text[start:end] for start, end in places], places
 
 
-def _is_bounded(subwords: str) -> bool:
-    """Return whether a tokenizer, which may come from a checkpoint, makes texts at most 100 times longer."""
-    try:
-        return _growth(json.loads(subwords)["normalizer"]) <= 100
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
+def _growth(subwords: str) -> int:
+    """Return how many times longer a tokenizer, which may come from a checkpoint, makes a text."""
+    lengths: list[int] = []
 
+    def visit(fields: dict[str, Any]) -> None:
+        if fields.get("type") == "Replace":
+            lengths.append(len(str(fields.get("content"))))
 
-def _growth(normalizer: Any) -> int:
-    """Return how much longer a text may become, as each replacement multiplies its length."""
-    if isinstance(normalizer, dict):
-        own = len(str(normalizer.get("content"))) if normalizer.get("type") == "Replace" else 1
-        return max(1, own) * _growth([*normalizer.values()])
-    return prod(map(_growth, normalizer)) if isinstance(normalizer, list) else 1
+    json.loads(subwords, object_hook=visit)
+    return prod(max(1, length) for length in lengths)
 
 
 def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
-    """Return the state of a tokenizer: trained on texts with so many subwords, or read from a tokenizer.json.
+    """Return the state of a tokenizer.
 
-    Subwords are merged byte pairs (Sennrich et al. 2016, arXiv 1508.07909) in lower case.
+    Subwords are merged byte pairs (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909) in lower
+    case.
+
+    Args:
+        texts: The training texts.
+        source: Number of subwords to train, or a tokenizer.json to read.
+
+    Raises:
+        UsageError: The file cannot be read, or there are fewer than 100 subwords.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -73,23 +83,24 @@ def subword_tokenizer(texts: Iterable[str], source: int | str) -> str:
             raise UsageError(f"data.subwords: no file {source}; {fix}")
         try:
             return Tokenizer.from_file(source).to_str()
-        except Exception as error:  # the library raises what it likes
-            raise UsageError(f"data.subwords: {source} is no tokenizer.json ({error})") from None
+        except Exception as error:  # `tokenizers` raises errors of many kinds
+            raise UsageError(f"data.subwords: {source} is not a tokenizer.json ({error})") from None
     if source < 100:
         raise UsageError(f"data.subwords: at least 100 subwords are needed; got {source}")
     tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     steps = [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    trainer = trainers.BpeTrainer(vocab_size=source, special_tokens=["[UNK]"], show_progress=False)  # type: ignore[call-arg]
-    tokenizer.train_from_iterator(texts, trainer)
+    options: Any = {"vocab_size": source, "special_tokens": ["[UNK]"], "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(**options))
     return tokenizer.to_str()
 
 
 def kept(length: int, limit: int, truncate: str) -> list[int]:
-    """Return the positions of the tokens to keep: the first, or a quarter from the head and the rest from the tail.
+    """Return the indices of the tokens to keep: the head, or a quarter of it and the tail.
 
-    The tail tells more than the middle in reviews and news   (Sun et al. 2019, arXiv 1905.05583).
+    In reviews and news the tail tells more than the middle (Sun et al. 2019,
+    https://arxiv.org/abs/1905.05583).
     """
     if length <= limit:
         return list(range(length))

@@ -1,20 +1,20 @@
-"""Map tokens, tags and classes to ids. A vocabulary is stored in the checkpoint and never rebuilt from other data."""
+"""Map tokens, tags and classes to ids. The vocabulary of a model is stored in its checkpoint."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from residense.data.corpus import Corpus
 from residense.data.units import Units
+from residense.data.vectors import Vectors
 from residense.errors import UsageError
 from residense.messages import listed
 from residense.nn.embeddings import PADDING, SPECIAL, UNKNOWN, TableSizes
 from residense.tags import Span, encode, spans, split_tag
 
-MAX_CHARACTERS = 32  # of a word, or subwords; longer words lose their middle
+MAX_CHARACTERS = 32  # or subwords of a word; longer words lose their middle
 
 
 @dataclass
@@ -26,14 +26,14 @@ class Vocabulary:
         chars: Known characters, likewise; or the subwords that replace them.
         labels: Tags, in the order of their ids.
         scheme: Tag scheme of the labels, or none.
-        unit: What a token is: `word`, `char`, or `subword`.
+        unit: Unit of a token: `word`, `char`, or `subword`.
         vector_dim: Width of the pretrained vectors of the first words, 0 without.
         num_vectors: Number of words, the first ones, with a pretrained vector.
         entities: Training entities, each with its most frequent type; see `entity_key`.
         classes: Classes of texts, in the order of their ids.
-        multi_label: Whether a text has any number of classes, instead of one.
+        multi_label: Whether a text may have any number of classes instead of one.
         class_counts: Number of training texts of each class.
-        subwords: State of a tokenizer that cuts texts if the unit is `subword`, else words.
+        subwords: State of a tokenizer; of texts if the unit is `subword`, else of words.
     """
 
     words: list[str]
@@ -56,32 +56,42 @@ class Vocabulary:
         labels: Iterable[str],
         scheme: str,
         min_frequency: int,
-        vector_words: Sequence[str] = (),
-        vector_dim: int = 0,
+        vectors: Vectors = Vectors([], np.zeros((0, 0), np.float32)),
         unit: str | None = None,
         subwords: str = "",
     ) -> "Vocabulary":
-        """Return a vocabulary of the training corpus and the words of a vector file, most frequent first."""
+        """Make a vocabulary of a training corpus and word vectors, most frequent words first.
+
+        Args:
+            train: The training corpus.
+            labels: Tags of the corpus; those of a scheme are completed for each type.
+            scheme: Tag scheme of the labels, or "none".
+            min_frequency: How often a word without a vector must occur.
+            vectors: Pretrained word vectors.
+            unit: Unit of a token; None for `char` where tokens are single characters, else `word`.
+            subwords: State of a tokenizer.
+        """
         counts = np.bincount(train.tokens, minlength=len(train.forms)).tolist()
         split = _splitter(unit, subwords)
-        known = set(vector_words)
+        known = set(vectors.words)
         words: Counter[str] = Counter()
         chars: Counter[str] = Counter()
-        single = 0
         for form, count in zip(train.forms, counts, strict=True):
             words[form if form in known else form.lower()] += count
-            single += count * (len(form) == 1)
             for char in split(form):
                 chars[char] += count
+        if unit is None:
+            is_single = np.array([len(form) == 1 for form in train.forms], bool)
+            unit = "char" if is_single[train.tokens].sum() > 0.95 * len(train.tokens) else "word"
         frequent = (w for w, n in _ranked(words) if n >= min_frequency and w not in known)
         return cls(
-            words=[*vector_words, *frequent],
+            words=[*vectors.words, *frequent],
             chars=[char for char, _ in _ranked(chars)],
             labels=_complete(set(labels), scheme),
             scheme=scheme,
-            unit=unit or ("char" if single > 0.95 * len(train.tokens) else "word"),
-            vector_dim=vector_dim,
-            num_vectors=len(vector_words),
+            unit=unit,
+            vector_dim=vectors.matrix.shape[1],
+            num_vectors=len(vectors.words),
             entities=_entity_types(train) if scheme != "none" else {},
             subwords=subwords,
         )
@@ -95,7 +105,10 @@ class Vocabulary:
         return replace(self, classes=classes, multi_label=multi_label, class_counts=class_counts)
 
     def with_words_of(self, known: "Vocabulary") -> "Vocabulary":
-        """Return a copy with the words and characters of another vocabulary, and its order of equal labels."""
+        """Return a copy with the words and characters of another vocabulary.
+
+        If both have the same labels, they are in the order of the other one.
+        """
         return replace(
             self,
             labels=known.labels if set(known.labels) == set(self.labels) else self.labels,
@@ -106,16 +119,11 @@ class Vocabulary:
             num_vectors=known.num_vectors,
         )
 
-    def state(self) -> dict[str, Any]:
-        """Return plain data for a checkpoint; `Vocabulary(**state)` restores it."""
-        return asdict(self)
-
     @property
     def table_sizes(self) -> TableSizes:
         """Sizes of the embedding tables."""
-        words = len(self.words) + SPECIAL
-        chars = len(self.chars) + SPECIAL
-        return TableSizes(words, chars, self.num_vectors, self.vector_dim)
+        sizes = (len(self.words) + SPECIAL, len(self.chars) + SPECIAL)
+        return TableSizes(*sizes, self.num_vectors, self.vector_dim)
 
     def coverage(self, corpus: Corpus) -> float:
         """Return the fraction of the tokens that have a pretrained vector."""
@@ -128,14 +136,12 @@ class Vocabulary:
         return np.array([ids.get(f, ids.get(f.lower(), UNKNOWN)) for f in forms], np.int64)
 
     def char_ids(self, forms: Sequence[str]) -> np.ndarray:
-        """Return the ids of the characters, or subwords, of tokens, padded: int64 [len(forms), longest]."""
+        """Return the ids of the characters, or subwords, of tokens: int64 [len(forms), longest]."""
         ids = {char: i for i, char in enumerate(self.chars, SPECIAL)}
-        half = MAX_CHARACTERS // 2
         split = _splitter(self.unit, self.subwords)
-        parts = [[*split(form)] for form in forms]
-        short = [p if len(p) <= MAX_CHARACTERS else p[:half] + p[-half:] for p in parts]
-        table = np.full((len(forms), max(map(len, short), default=1) or 1), PADDING, np.int64)
-        for row, form in zip(table, short, strict=True):
+        parts = [_shortened([*split(form)]) for form in forms]
+        table = np.full((len(forms), max(map(len, parts), default=1) or 1), PADDING, np.int64)
+        for row, form in zip(table, parts, strict=True):
             row[: len(form)] = [ids.get(char, UNKNOWN) for char in form]
         return table
 
@@ -168,11 +174,16 @@ def _ids(
 
 
 def _splitter(unit: str | None, subwords: str) -> Callable[[str], Sequence[str]]:
-    """Return a function that splits a token into characters or subwords; a subword is split into characters."""
+    """Return a function that splits a word into subwords, and any other token into characters."""
     if not subwords or unit == "subword":
         return str
     units = Units("subword", subwords)
     return lambda form: units.cut(form)[0]
+
+
+def _shortened(parts: list[str]) -> list[str]:
+    half = MAX_CHARACTERS // 2
+    return parts if len(parts) <= MAX_CHARACTERS else parts[:half] + parts[-half:]
 
 
 def entity_key(tokens: Sequence[str]) -> str:
@@ -186,14 +197,12 @@ def entity_tokens(key: str) -> list[str]:
 
 
 def _complete(labels: set[str], scheme: str) -> list[str]:
-    """Return all tags of a scheme for the types among the labels, whether or not the corpus uses each."""
+    """Return all tags of a scheme for the types among the labels, sorted, O first."""
     if scheme != "none":
         types = {split_tag(tag)[1] for tag in labels} - {""}
-        shapes = ([(0, 1), (1, 2)], [(0, 3)])
-        whole = [
-            encode([Span(*ends, t) for ends in shape], 3, scheme) for t in types for shape in shapes
-        ]
-        labels = {"O"}.union(*whole)
+        adjacent = [encode([Span(0, 1, kind), Span(1, 2, kind)], 3, scheme) for kind in types]
+        long = [encode([Span(0, 3, kind)], 3, scheme) for kind in types]
+        labels = {"O"}.union(*adjacent, *long)
     return sorted(labels, key=lambda tag: (tag != "O", tag))
 
 

@@ -1,7 +1,6 @@
 """The trainer of a command: its callbacks, loggers and plugins."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from residense.settings.options import Options
 def make_trainer(
     options: Options,
     run: RunDirectory | None,
-    scores: Mapping[str, str],
     resumed: Checkpoint | None = None,
 ) -> L.Trainer:
     """Make the trainer of a command.
@@ -34,7 +32,6 @@ def make_trainer(
     Args:
         options: Options of the command.
         run: Directory of the run, if there is one.
-        scores: Scores of the model that can be monitored, and which way is better.
         resumed: Checkpoint that a run resumes from.
 
     Raises:
@@ -42,8 +39,6 @@ def make_trainer(
     """
     given = options.config
     fits = options.command == "fit"
-    if fits:
-        _check_monitors(given, scores)
     parts = options.make_trainer_parts()
     config = {**parts.trainer}
     if isinstance(config["strategy"], ModelParallelStrategy):
@@ -80,21 +75,6 @@ def check_output(output: str | None) -> None:
     """Refuse a file that cannot be written because its folder does not exist."""
     if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):
         raise UsageError(f"{output} is not a file in a folder that exists")
-
-
-def _check_monitors(given: Namespace, scores: Mapping[str, str]) -> None:
-    """Refuse to monitor what is not logged, or in the wrong direction."""
-    for name in ("checkpoint", "early_stopping"):
-        monitor = given[name].monitor
-        if monitor not in scores:
-            raise UsageError(
-                f"{name}.monitor: {monitor} is not logged; there are: {', '.join(scores)}"
-            )
-        mode = scores[monitor]
-        if given[name].mode != mode:
-            raise UsageError(
-                f"{name}.mode: {monitor} is best when {mode}imal: --{name}.mode {mode}"
-            )
 
 
 def _as_list(value: Any) -> list[Any]:

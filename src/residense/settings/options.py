@@ -12,13 +12,14 @@ import lightning as L
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import residense.data.classification  # class names without a module are looked up in these
 import residense.data.slots
 import residense.tasks.classification
 import residense.tasks.joint  # noqa: F401
 from residense.callbacks.ema import EMA
+from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
 from residense.settings import trust
@@ -59,7 +60,7 @@ class RunOptions:
         ckpt_path: Checkpoint to resume from or to use; `last` or `best` of --run_dir, or a file.
         init_from: Checkpoint that a new run takes its weights from.
         logger: `wandb` logs to W&B (offline without a key) and metrics.csv; `csv` to metrics.csv alone; `none` nowhere.
-        project: W&B project.
+        project: Project of W&B that the run is logged to.
         output: File for the predictions, as JSON lines.
         trust: Modules of yours that a checkpoint may import, separated by commas.
         save_every_n_steps: Optimizer steps between saves of last.ckpt within an epoch.
@@ -94,6 +95,7 @@ class Options(LightningCLI):
     def __init__(self, command: str, words: Sequence[str]):
         self.command = command
         self.words = words
+        self.arranged = arrange(command, words)
         super().__init__(
             run=False,
             save_config_callback=None,
@@ -102,7 +104,7 @@ class Options(LightningCLI):
             parser_kwargs={"prog": f"main.py {command}", "description": None},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=arrange(command, words),
+            args=self.arranged,
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -116,12 +118,14 @@ class Options(LightningCLI):
         parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
         parser.set_defaults(WATCHED)
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the words, and refuse what must not be called."""
         try:
             self.config = parser.parse_args(args)
         except UsageError as error:
-            raise UsageError(with_source(str(error), args)) from None
+            raise UsageError(with_source(str(error), self.arranged)) from None
+        except SyntaxError as error:  # in a file of the user that an option names
+            raise UsageError(f"{error.filename}:{error.lineno}: {error.msg}") from None
         options = self.config.as_dict()
         trust.check(options["model"], Task, "model")
         trust.check(options["data"], L.LightningDataModule, "data")
@@ -137,7 +141,7 @@ class Options(LightningCLI):
         """Return all options with their values, as config.yaml contains them."""
         return self.parser.dump(self.config, skip_none=False)
 
-    def make_data(self) -> Any:
+    def make_data(self) -> TextDataModule:
         """Make the data module."""
         data = self._make(False, "data").data
         data.save_hyperparameters(self._settings("data"), logger=False)

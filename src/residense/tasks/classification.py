@@ -25,7 +25,7 @@ from residense.tasks.base import Stage, Task
 
 
 class Classes(NamedTuple):
-    """Probabilities of the classes of one text, and its place in the corpus."""
+    """Class probabilities of one text, and its index in the corpus."""
 
     place: int
     probabilities: list[float]
@@ -132,24 +132,20 @@ class Classifier(Task):
     def records(
         self, predicted: list[Classes], data: TextDataModule, stage: str
     ) -> Iterator[dict[str, Any]]:
-        """What is predicted for each text, as JSON; in a test beside what is right."""
-        corpus, names = data.splits[stage], self.vocabulary.classes
+        corpus = data.splits[stage]
         gold = corpus.document_classes() if stage == "test" else None
         for text in sorted(predicted):
-            found = class_record(text.probabilities, names, self.multi_label)
             place = int(corpus.document[text.place])
-            right = (
-                {}
-                if gold is None
-                else {"gold": gold[place] if self.multi_label else gold[place][0]}
-            )
-            yield {"text": corpus.raw[place]} | found | right
+            found = class_record(text.probabilities, self.vocabulary.classes, self.multi_label)
+            if gold is not None:
+                found["gold"] = gold[place] if self.multi_label else gold[place][0]
+            yield {"text": corpus.raw[place]} | found
 
 
 def class_loss(
     scores: Tensor, target: Tensor, weights: Tensor, smoothing: float, multi_label: bool
 ) -> Tensor:
-    """Cross-entropy of `scores` [B, K] with `target` [B, K], each class weighed by `weights` [K]; summed."""
+    """Return the sum of the cross-entropies of logits and targets [B, K], with class weights [K]."""
     if multi_label:
         smooth = target * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(
@@ -161,12 +157,12 @@ def class_loss(
 
 
 def class_probabilities(scores: Tensor, multi_label: bool) -> Tensor:
-    """Of each class, from `scores` [B, K]: [B, K]."""
+    """Return the probability of each class from logits [B, K]."""
     return scores.float().sigmoid() if multi_label else scores.float().softmax(-1)
 
 
 def class_record(probabilities: list[float], names: list[str], multi_label: bool) -> dict[str, Any]:
-    """The predicted class, or classes, and all probabilities."""
+    """Return the predicted class, or classes, and all probabilities as JSON."""
     rounded = {name: round(p, 4) for name, p in zip(names, probabilities, strict=True)}
     if multi_label:
         return {

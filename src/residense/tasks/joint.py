@@ -27,7 +27,7 @@ from residense.tasks.tagging import Tagger
 
 
 class Both(NamedTuple):
-    """What is predicted for one sentence."""
+    """Predictions for one sentence."""
 
     tags: Tags
     classes: Classes
@@ -131,7 +131,7 @@ class JointTagger(Tagger):
     def records(
         self, predicted: list[Any], data: TextDataModule, stage: str
     ) -> Iterator[dict[str, Any]]:
-        corpus, names = data.splits[stage], self.vocabulary.classes
+        corpus = data.splits[stage]
         classes = {
             int(corpus.document[both.classes.place]): both.classes.probabilities
             for both in predicted
@@ -141,9 +141,7 @@ class JointTagger(Tagger):
             if place not in classes:  # a text without a token
                 yield found | ({"labels": []} if self.multi_label else {"label": None})
                 continue
-            right = (
-                {}
-                if gold is None
-                else {"gold_label": gold[place] if self.multi_label else gold[place][0]}
-            )
-            yield found | class_record(classes[place], names, self.multi_label) | right
+            found |= class_record(classes[place], self.vocabulary.classes, self.multi_label)
+            if gold is not None:
+                found["gold_label"] = gold[place] if self.multi_label else gold[place][0]
+            yield found

@@ -1,4 +1,4 @@
-"""From predicted tag ids back to text: entities with character offsets and probabilities."""
+"""Convert predicted tag ids to entities with character offsets and probabilities."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,14 @@ from residense.tags import Span, spans
 
 
 class Tags(NamedTuple):
-    """Predicted tags of one sentence: place in the corpus, label ids, log p(y_t), and log p(y_t | y_{t-1})."""
+    """Predicted tags of one sentence.
+
+    Attributes:
+        place: Index of the sentence in the corpus.
+        tags: Label id of each token.
+        here: log p(y_t) of each token.
+        after: log p(y_t | y_{t-1}) of each token.
+    """
 
     place: int
     tags: list[int]
@@ -27,12 +34,12 @@ class Text(NamedTuple):
 
     @classmethod
     def raw(cls, text: str, unit: str) -> "Text":
-        """Raw text, cut into tokens of a unit: `word` or `char`."""
+        """Split raw text into tokens of a unit: `word` or `char`."""
         return cls(text, tokenize(text, unit))
 
     @classmethod
     def joined(cls, tokens: Sequence[str], unit: str) -> "Text":
-        """Tokens joined to a text, by spaces unless they are single characters."""
+        """Join tokens to a text, by spaces unless they are single characters."""
         joint = "" if unit == "char" else " "
         ends = np.cumsum([len(token) + len(joint) for token in tokens]) - len(joint)
         return cls(
@@ -47,7 +54,7 @@ class Text(NamedTuple):
 
 
 def merge(predicted: Iterable[Tags], document: np.ndarray, num_documents: int) -> Iterator[Tags]:
-    """Put the parts of long sentences together again: one `Tags` for each document, in order."""
+    """Join the parts of long sentences: one `Tags` for each document, in order."""
     whole = [Tags(i, [], [], []) for i in range(num_documents)]
     for part in sorted(predicted):
         target = whole[document[part.place]]
@@ -64,7 +71,7 @@ def record(
     scheme: str,
     gold: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The text with its entities, or with a tag for each token where tags are no spans, ready for JSON."""
+    """Return the text with its entities, or with the tag of each token where tags are not spans, as JSON."""
     tags = [labels[i] for i in predicted.tags]
     if scheme == "none":
         right = {} if gold is None else {"gold": list(gold)}
@@ -82,6 +89,6 @@ def _place(text: Text, span: Span) -> dict[str, Any]:
 
 
 def _probability(span: Span, predicted: Tags) -> float:
-    """p(all tags of the span) along the chain."""
+    """Return the probability of all tags of a span."""
     log_probability = predicted.here[span.start] + sum(predicted.after[span.start + 1 : span.end])
     return round(math.exp(min(0.0, log_probability)), 4)

@@ -134,13 +134,12 @@ class Tagger(Task):
     def records(
         self, predicted: list[Tags], data: TextDataModule, stage: str
     ) -> Iterator[dict[str, Any]]:
-        """What is predicted for each text, as JSON; in a test beside what is right."""
         return (found for _, found in self.placed(predicted, data, stage))
 
     def placed(
         self, predicted: list[Tags], data: TextDataModule, stage: str
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The same, each with the place of its text in the corpus."""
+        """Return the records, each with the index of its text in the corpus."""
         corpus, labels = data.splits[stage], self.vocabulary.labels
         gold = corpus.document_tags() if stage == "test" else None
         texts = corpus.document_texts(self.vocabulary.unit)
@@ -153,31 +152,27 @@ class Tagger(Task):
             )
 
     def compare(self, predicted: list[Tags], data: TextDataModule) -> dict[str, dict[str, float]]:
-        """Scores on entities unseen in training, and of looking up the entities of training."""
+        """Return scores on entities unseen in training, and those of looking up training entities."""
         if self.vocabulary.scheme == "none":
             return {}
-        corpus, entities, labels = (
-            data.splits["test"],
-            self.vocabulary.entities,
-            self.vocabulary.labels,
-        )
-        whole = zip(
-            corpus.document_tokens(),
-            corpus.document_tags(),
-            merge(predicted, corpus.document, corpus.num_documents),
-            strict=True,
-        )
-        kept = [
-            row for row in whole if len(row[2].tags) == len(row[0])
-        ]  # the others a limit on batches left out
-        tokens = [row[0] for row in kept]
-        gold = [spans(row[1]) for row in kept]
-        found = [spans([labels[i] for i in row[2].tags]) for row in kept]
-        known = Trie(entities)
-        news, guessed = (
-            [unseen(t, s, entities) for t, s in zip(tokens, x, strict=True)] for x in (gold, found)
-        )
+        corpus = data.splits["test"]
+        entities = self.vocabulary.entities
+        dictionary = Trie(entities)
+        whole = merge(predicted, corpus.document, corpus.num_documents)
+        documents = zip(corpus.document_tokens(), corpus.document_tags(), whole, strict=True)
+        gold = []
+        looked_up = []
+        gold_unseen = []
+        found_unseen = []
+        for tokens, tags, prediction in documents:
+            if len(prediction.tags) < len(tokens):
+                continue  # left out by a limit on batches
+            found = spans([self.vocabulary.labels[i] for i in prediction.tags])
+            gold.append(spans(tags))
+            looked_up.append(dictionary.look_up(tokens))
+            gold_unseen.append(unseen(tokens, gold[-1], entities))
+            found_unseen.append(unseen(tokens, found, entities))
         return {
-            "unseen in training": span_scores(news, guessed),
-            "dictionary lookup": span_scores(gold, map(known.look_up, tokens)),
+            "unseen in training": span_scores(gold_unseen, found_unseen),
+            "dictionary lookup": span_scores(gold, looked_up),
         }

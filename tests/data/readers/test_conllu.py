@@ -39,8 +39,8 @@ def test_rows_of_conllu_that_are_no_words_are_left_out(
         (["do", "n't", "#1"], ["AUX", "PART", "NUM"]),
         (["do"], ["AUX"]),
     ]
-    skipped = "2 rows of multiword tokens and empty nodes skipped"
-    assert reading.notes == f"{name}: CoNLL-U, tokens are form, tags are upos, {skipped}"
+    columns = "tokens in column form, tags in column upos (of 10)"
+    assert reading.notes == f"{name}: CoNLL-U, {columns}"
     assert read(path, label="lemma").tags == read(path, label=2).tags == ["do", "not", "#1", "do"]
     assert read(path, labeled=False).tags == []
 
@@ -51,7 +51,7 @@ def test_rows_of_conllu_that_are_no_words_are_left_out(
         (
             "1\tdo\tdo",
             None,
-            r"a.conllu:2: no upos in this row, read .*; write it, or choose one of form, lemma, upos",
+            r"a.conllu:2: no upos in this row, read .*; add it, or choose with `--data.token_column`",
         ),
         ("1\tdo", "deprel", "a.conllu:2: no deprel in this row"),
         ("1\t\tdo\tAUX", None, "a.conllu:2: no form in this row"),
@@ -59,10 +59,10 @@ def test_rows_of_conllu_that_are_no_words_are_left_out(
         (
             "1\tdo" + "\tx" * 10,
             None,
-            "a.conllu:2: no row of CoNLL-U, .*an ID and nine columns by TABs",
+            "a.conllu:2: no row of CoNLL-U, .*an ID and nine columns with TABs",
         ),
-        (ROWS[1], "pos", "a.conllu: no such column in CoNLL-U, read 'pos'; choose one of form"),
-        (ROWS[1], 10, "a.conllu: no such column in CoNLL-U, read 10"),
+        (ROWS[1], "pos", "a.conllu:2: no column 'pos', read .'id', 'form', 'lemma'"),
+        (ROWS[1], 10, "a.conllu:2: no column 10, read"),
         (ROWS[0], None, "no examples"),
     ],
 )

@@ -53,8 +53,8 @@ def test_a_corpus_has_the_counts_of_its_readme(corpus: str, read: Read) -> None:
     assert {detect(sentence.tags for sentence in reading.sentences) for reading in readings} == {
         scheme
     }
-    places = sum("its place in a word" in reading.notes for reading in readings)
-    assert places == (3 if corpus == "weibo-ner" else 0)
+    numbered = sum("its index in a word" in reading.notes for reading in readings)
+    assert numbered == (3 if corpus == "weibo-ner" else 0)
 
 
 @needs_corpora
@@ -66,7 +66,7 @@ def test_conllu_gives_words_and_their_upos(read: Read) -> None:
 
 
 @needs_corpora
-def test_weibo_characters_lose_their_places_but_not_their_number_sign(read: Read) -> None:
+def test_weibo_characters_lose_their_index_but_not_their_number_sign(read: Read) -> None:
     reading = read(ODDITIES / "weibo_2nd.I-after-O.conll")
     assert reading.tokens[:7] == [*"#2013厦门"]
     assert any(improper(sentence.tags, "IOB2") for sentence in reading.sentences)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from residense.data.readers import read as read_file
 from residense.data.readers.file import CorpusError, File
 from residense.data.readers.hub import load_splits
-from residense.data.readers.records import Record, tag_examples
+from residense.data.readers.records import tag_examples
 from residense.data.tokenize import tokenize
 from residense.tags import Span, spans
 
@@ -183,7 +183,7 @@ def test_spans_are_those_that_comparing_each_with_each_gives(
         span = Span(tokens[0], tokens[-1] + 1, "X")
         if not any(overlapping(span, other) for other in expected):
             expected.append(span)
-    record = Record(1, {"text": text, "spans": [[*pair, "X"] for pair in drawn]})
+    record = (1, {"text": text, "spans": [[*pair, "X"] for pair in drawn]})
     (sentence,) = tag_examples(File(Path("a.jsonl"), repair=True), [record])
     assert spans(sentence.tags) == sorted(expected)
 
@@ -196,7 +196,7 @@ def test_many_spans_in_one_line_take_linear_time(repair: bool) -> None:
         [0, 3 * count - 1, "Y"],
         *([3 * i, 3 * count - 2, "Z"] for i in range(0, count, 100)),
     ] * repair
-    record = Record(1, {"text": "ab " * count, "spans": found})
+    record = (1, {"text": "ab " * count, "spans": found})
     begin = time.perf_counter()
     (sentence,) = tag_examples(File(Path("a.jsonl"), repair=repair), [record])
     assert time.perf_counter() - begin < 5

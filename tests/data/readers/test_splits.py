@@ -22,7 +22,9 @@ def texts(path: Path, pattern: str | None = None) -> dict[str, Path]:
 
 @needs_corpora
 def test_slots_beside_intents_are_ambiguous_without_a_pattern() -> None:
-    message = r"train\.intent\.tsv, train\.slots\.conll; .*`--data\.files` \(such as \*\.intent\.tsv or \*\.slots"
+    message = (
+        r"train\.intent\.tsv, train\.slots\.conll; .*`--data\.files`, such as '\*\.slots\.conll'"
+    )
     with pytest.raises(CorpusError, match=message):
         find_splits(SHARED / "atis")
 
@@ -91,11 +93,11 @@ def test_a_folder_without_splits_lists_what_is_there(write: Write) -> None:
     [
         (
             "trec",
-            r"train: train\.label, train\.tsv; select with `--data\.files` \(such as \*\.label or \*\.tsv\)",
+            r"train: train\.label, train\.tsv; select with `--data\.files`, such as '\*\.tsv'",
         ),
         (
             "ag-news",
-            r"test: test\.official\.csv\.gz, test\.tsv\.gz; .* \*\.official\.csv\.gz or \*\.tsv\.gz\)",
+            r"test: test\.official\.csv\.gz, test\.tsv\.gz; .*, such as '\*\.tsv\.gz'",
         ),
     ],
 )
@@ -130,7 +132,7 @@ def test_folders_of_class_folders_are_splits(write: Write, tmp_path: Path) -> No
     assert texts(tmp_path / "train") == {"train": tmp_path / "train"}
     write("test.csv", "")
     with pytest.raises(
-        CorpusError, match=r"for the split test: test\.csv, test; select with `--data\.files`"
+        CorpusError, match=r"for the split test: test, test\.csv; select with `--data\.files`"
     ):
         texts(tmp_path)
     assert texts(tmp_path, "*.csv") == {"test": tmp_path / "test.csv"}

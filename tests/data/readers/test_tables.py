@@ -147,7 +147,7 @@ def test_columns_may_be_chosen(write: Write, read: Read) -> None:
         (
             "a.jsonl",
             jsonl({"text": "a b", "label": "x"}, {"text": 3, "label": "x"}),
-            ":3: text that is no string",
+            ":3: text that is not a string",
         ),
         (
             "a.jsonl",

@@ -1,66 +1,68 @@
-"""Column files: one token on each line, its tag in the last column, blank lines between sentences."""
+"""Column files and CoNLL-U: a token with its tag on each line, blank lines between sentences."""
 
 import re
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import dropwhile
 from typing import NamedTuple
 
 from residense.data.readers.file import Column, Example, File
 
+FIELDS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
 _CHOOSE = "choose with `--data.token_column` and `--data.tag_column`, counted from 0"
 _TEXTS = "dense_cls.yaml reads texts"
+_CONLLU = re.compile(r"[0-9]+([-.][0-9]+)?(\t[^\t]*){9}")
 _SPAN_TAG = re.compile(r"O|[BIESLUM]-.+")
-# Two U+FFFD are what became of a character outside the basic plane.
-_PLACED = re.compile(r"(.)\ufffd?([0-9]{1,4})", re.DOTALL)
-
+# U+FFFD is the second half of a character outside the basic plane.
+_NUMBERED = re.compile(r"(.)\ufffd?([0-9]{1,4})", re.DOTALL)
 
 _Row = tuple[int, str]  # line and text
 
 
 class _Layout(NamedTuple):
-    separator: str
-    width: int
+    """Format, names or positions of the columns, and the columns of tokens and tags."""
+
+    format: str
+    names: Sequence[str | int]
     token: int
     tag: int
 
-    def split(self, text: str) -> list[str]:
-        """Return the cells of a line; a line without a TAB is split at ASCII spaces."""
-        if self.separator == "\t" and "\t" in text:
-            return [cell.strip(" ") or cell for cell in text.split("\t")]
-        return [cell for cell in re.split("[ \t]", text) if cell]
-
     def is_comment(self, row: _Row) -> bool:
         """Return whether a row begins with # and lacks the columns of the others."""
-        cells = row[1].split("\t") if self.separator == "\t" else self.split(row[1])
-        return row[1].startswith("#") and len(cells) != self.width
+        text = row[1]
+        cells = _split(text) if self.format == "space-separated" else text.split("\t")
+        return text.startswith("#") and len(cells) != len(self.names)
 
 
-def read_columns(file: File, lines: Sequence[str]) -> list[Example]:
-    """Return the sentences of a column file.
+def read_columns(file: File) -> list[Example]:
+    """Read the sentences of a column file or a CoNLL-U file.
 
-    TABs or spaces separate the columns; the first row says how many there are. Tokens are in the first column and
-    tags in the last one, unless the columns are chosen. Lines that begin with -DOCSTART- separate sentences, lines
-    that begin with "#" and lead a sentence are comments if they lack the columns of a row.
+    TABs or spaces separate the columns; the first row sets their number. Tokens are in the first
+    column and tags in the last one, unless columns are chosen. In CoNLL-U they are `form` and
+    `upos`, and multiword tokens (1-2) and empty nodes (8.1) are skipped
+    (https://universaldependencies.org/format.html). A line that begins with -DOCSTART- ends a
+    sentence. Lines that begin with # before a sentence are comments if they lack the columns of a
+    row.
 
     Raises:
         CorpusError: A row is malformed.
     """
-    blocks = _blocks(lines)
+    blocks = _blocks(file.lines())
     if not blocks:
         return []
     layout = _layout(file, blocks)
+    read_row = _conllu_cells if layout.format == "CoNLL-U" else _cells
     examples = []
     for block in blocks:
-        rows = block[len([*takewhile(layout.is_comment, block)]) :]
-        cells = [_cells(file, row, layout) for row in rows]
+        rows = [*dropwhile(layout.is_comment, block)]
+        cells = [*filter(None, (read_row(file, row, layout) for row in rows))]
         tags = [row[layout.tag] for row in cells] if file.labeled else []
-        if rows:
+        if cells:
             examples.append(Example(rows[0][0], [row[layout.token] for row in cells], tags))
-    tags = f"tags in column {layout.tag}" if file.labeled else "tags not read"
-    separator = "TAB" if layout.separator == "\t" else "space"
-    columns = f"tokens in column {layout.token}, {tags} (of {layout.width})"
-    file.notes.append(f"{separator}-separated, {columns}")
-    return _without_places(file, examples)
+    tags = f"tags in column {layout.names[layout.tag]}" if file.labeled else "tags not read"
+    columns = f"tokens in column {layout.names[layout.token]}, {tags} (of {len(layout.names)})"
+    file.notes.append(f"{layout.format}, {columns}")
+    return _without_numbers(file, examples)
 
 
 def _blocks(lines: Sequence[str]) -> list[list[_Row]]:
@@ -77,37 +79,62 @@ def _blocks(lines: Sequence[str]) -> list[list[_Row]]:
 def _layout(file: File, blocks: list[list[_Row]]) -> _Layout:
     rows = [row for block in blocks for row in block]
     line, text = next((row for row in rows if not row[1].startswith("#")), rows[0])
+    if file.suffix == "conllu" or _CONLLU.fullmatch(text):
+        token = _position(file, line, file.text_column, FIELDS, 1)
+        tag = _position(file, line, file.label_column, FIELDS, 3)
+        return _Layout("CoNLL-U", FIELDS, token, tag)
+    names: Sequence[str | int] = range(len(_split(text)))
     if isinstance(file.text_column, str) or isinstance(file.label_column, str):
         line, text = blocks[0].pop(0)  # the header
-    layout = _Layout("\t" if "\t" in text else " ", 1, 0, 0)
-    cells = layout.split(text)
-    if len(cells) == 1 and file.labeled:
+        names = _split(text)
+    if len(names) == 1 and file.labeled:
         raise file.error(line, "one column only", text, "add a tag to each token")
-    tag = _position(file, line, file.label_column, cells, len(cells) - 1)
-    usual = 1 if tag == 0 and len(cells) > 1 else 0
-    token = _position(file, line, file.text_column, cells, usual)
-    return layout._replace(width=len(cells), token=token, tag=tag)
+    tag = _position(file, line, file.label_column, names, len(names) - 1)
+    usual = 1 if tag == 0 and len(names) > 1 else 0
+    token = _position(file, line, file.text_column, names, usual)
+    return _Layout("TAB-separated" if "\t" in text else "space-separated", names, token, tag)
 
 
-def _position(file: File, line: int, column: Column, cells: list[str], usual: int) -> int:
+def _position(file: File, line: int, column: Column, names: Sequence[str | int], usual: int) -> int:
     if column is None:
         return usual
-    if isinstance(column, int) and -len(cells) <= column < len(cells):
-        return column % len(cells)
-    if column not in cells:
-        raise file.error(line, f"no column {column!r} in the first row", cells, _CHOOSE)
-    return cells.index(str(column))
+    if isinstance(column, int) and -len(names) <= column < len(names):
+        return column % len(names)
+    if column not in names:
+        raise file.error(line, f"no column {column!r}", [*names], _CHOOSE)
+    return names.index(column)
+
+
+def _split(text: str) -> list[str]:
+    """Return the cells of a line; a line without a TAB is split at ASCII spaces."""
+    if "\t" in text:
+        return [cell.strip(" ") or cell for cell in text.split("\t")]
+    return [cell for cell in text.split(" ") if cell]
+
+
+def _conllu_cells(file: File, row: _Row, layout: _Layout) -> list[str]:
+    """Return the cells of a row; none if it is not a word."""
+    line, text = row
+    if not _CONLLU.fullmatch(text):
+        raise file.error(line, "no row of CoNLL-U", text, "write an ID and nine columns with TABs")
+    cells = text.split("\t")
+    if not cells[0].isdecimal():
+        return []
+    for field in (layout.token, layout.tag) if file.labeled else (layout.token,):
+        if not cells[field] or (cells[field] == "_" and FIELDS[field] != "form"):
+            raise file.error(line, f"no {FIELDS[field]} in this row", text, f"add it, or {_CHOOSE}")
+    return cells
 
 
 def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
-    """Return the cells of a row, with a token and a tag among them."""
+    """Return the cells of a row, repaired if that is allowed."""
     line, text = row
-    cells = layout.split(text)
-    if len(cells) != layout.width:
-        wrong = f"expected {layout.width} columns as in the first row, found {len(cells)}"
+    cells = _split(text)
+    if len(cells) != len(layout.names):
+        wrong = f"expected {len(layout.names)} columns as in the first row, found {len(cells)}"
         fix = f"correct the line ({_TEXTS})"
-        cells, how = _refit(cells, layout)
-        if not how:
+        how = _refit(cells, layout)
+        if how is None:
             raise file.error(line, wrong, text, fix)
         file.settle(line, wrong, text, fix, how)
     if not cells[layout.token]:
@@ -121,33 +148,40 @@ def _cells(file: File, row: _Row, layout: _Layout) -> list[str]:
     return cells
 
 
-def _refit(cells: list[str], layout: _Layout) -> tuple[list[str], str]:
-    """Return cells that fit the layout and what was done; nothing if that would be a guess."""
-    missing = layout.width - len(cells)
-    usual = layout.token == 0 and layout.tag == layout.width - 1
+def _refit(cells: list[str], layout: _Layout) -> str | None:
+    """Fit the number of cells to the layout; return the repair, or None if there is none."""
+    width = len(layout.names)
+    missing = width - len(cells)
+    usual = layout.token == 0 and layout.tag == width - 1
     tagged = usual and len(cells) > 1 and _SPAN_TAG.fullmatch(cells[-1])
-    if not any(cells[layout.width :]) and missing < 0:
-        return cells[: layout.width], "empty columns at the end dropped"
+    if missing < 0 and not any(cells[width:]):
+        del cells[width:]
+        return "empty columns at the end dropped"
     if tagged and missing > 0:
         cells[-1:-1] = [""] * missing
-        return cells, "missing columns before the tag left empty"
-    if tagged and layout.width == 2 and layout.separator == " ":
-        return [" ".join(cells[:-1]), cells[-1]], "token with spaces kept whole"
+        return "missing columns before the tag left empty"
+    if tagged and width == 2 and layout.format == "space-separated":
+        cells[:-1] = [" ".join(cells[:-1])]
+        return "token with spaces kept whole"
     if layout.token == 0 and len(cells) == 1:
-        return cells + ["O"] * missing, "missing tag read as O"
-    return cells, ""
+        cells += ["O"] * missing
+        return "missing tag read as O"
+    return None
 
 
-def _without_places(file: File, examples: list[Example]) -> list[Example]:
-    """Drop the place in a word that follows each character, as in Weibo NER; refuse texts."""
+def _without_numbers(file: File, examples: list[Example]) -> list[Example]:
+    """Remove the index in its word that follows each character, as in Weibo NER; refuse texts."""
     tokens = [token for example in examples for token in example.tokens]
     if 2 * sum(" " in token.strip(" ") for token in tokens) > len(tokens):
         raise file.error(examples[0].line, "texts instead of tokens", tokens[0], _TEXTS)
-    matches = [_PLACED.fullmatch(token) for token in tokens]
-    first = [_PLACED.fullmatch(example.tokens[0]) for example in examples]
-    if not all(matches) or any(match[2] != "0" for match in first if match):
+    numbers = [[_number(token) for token in example.tokens] for example in examples]
+    found = {number for sentence in numbers for number in sentence}
+    if None in found or found <= {"0"} or any(sentence[0] != "0" for sentence in numbers):
         return examples
-    if all(match[2] == "0" for match in matches if match):
-        return examples
-    file.notes.append("each token is a character and its place in a word, the place is dropped")
+    file.notes.append("each token is a character and its index in a word, the index is dropped")
     return [example._replace(tokens=[token[0] for token in example.tokens]) for example in examples]
+
+
+def _number(token: str) -> str | None:
+    match = _NUMBERED.fullmatch(token)
+    return match[2] if match else None

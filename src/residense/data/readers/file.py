@@ -1,7 +1,6 @@
-"""A corpus file: its decoded content, what was repaired in it, and the errors that name its lines."""
+"""A corpus file: its decoded content, its repairs, and errors that name its lines."""
 
 import gzip
-import re
 import sys
 import zlib
 from collections import Counter
@@ -16,8 +15,6 @@ from residense.messages import printable
 STDIN = Path("standard input")
 Column = int | str | None
 Kind = Literal["tags", "texts"]
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CorpusError(UsageError):
@@ -65,17 +62,18 @@ class File:
 
     Args:
         path: The file, or the name of a data set for error messages.
-        kind: What it holds: sentences with "tags", or "texts" with labels.
-        text_column: Column of the tokens or texts: a 0-based position, negative from the right, or a name.
-            None for the convention of the format.
+        kind: Content: sentences with "tags", or "texts" with labels.
+        text_column: Column of the tokens or texts: a 0-based position, negative from the right, or
+            a name. None for the convention of the format.
         label_column: Column of the tags or labels, likewise.
         encoding: Encoding of the file.
         repair: Whether to repair or drop what is malformed, and count it, instead of raising.
-        labeled: Whether the examples must have tags or labels; these are ignored otherwise.
-        label_separator: What separates the labels of a text with any number of labels; None for one label.
+        labeled: Whether the examples must have tags or labels, which are ignored otherwise.
+        label_separator: Separator of the labels of a text with any number of labels; None for one
+            label.
         rows: The rows of a data set, instead of those in a file.
-        notes: How the file was read, for the user.
-        repairs: What was repaired, and how often.
+        notes: Messages on how the file was read.
+        repairs: Number of repairs of each kind.
     """
 
     path: Path
@@ -91,35 +89,38 @@ class File:
     repairs: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        """Say how the file was read."""
+        """Return the notes and repairs."""
         repairs = [f"repaired {count}: {what}" for what, count in self.repairs.items()]
         return f"{self.path.name}: {', '.join([*self.notes, *repairs])}"
 
     @property
     def suffix(self) -> str:
-        """Suffix of the name in lower case, without a final .gz and without the dot."""
+        """Suffix of the name in lower case, without the dot and without a final .gz."""
         return self.path.name.lower().removesuffix(".gz").rpartition(".")[2]
 
     def error(self, line: int | None, wrong: str, read: object, fix: str) -> CorpusError:
         """Return an error about this file; see `CorpusError` for the arguments."""
         return CorpusError(self.path, line, wrong, read, fix)
 
-    def settle(self, line: int, wrong: str, read: object, fix: str, how: str) -> None:
+    def settle(
+        self, line: int, wrong: str, read: object, fix: str, how: str, count: int = 1
+    ) -> None:
         """Count a repair if repairs are allowed.
 
         Args:
-            line: Line of the fault.
+            line: Line of the error.
             wrong: What is wrong.
             read: What was read.
             fix: How to fix the file.
-            how: What the repair does.
+            how: Description of the repair.
+            count: Number of places repaired.
 
         Raises:
             CorpusError: Repairs are not allowed.
         """
         if not self.repair:
             raise self.error(line, wrong, read, f"{fix}, or `--data.repair true` ({how})")
-        self.repairs[how] += 1
+        self.repairs[how] += count
 
     def drop(self, line: int, wrong: str, read: object) -> None:
         """Count an example that is left out if repairs are allowed.
@@ -129,43 +130,38 @@ class File:
         """
         self.settle(line, wrong, read, "correct or remove it", f"{wrong} dropped")
 
-    def encodable(self, line: int, text: str) -> str:
-        """Return a text without unpaired surrogates, which JSON can hold but UTF-8 cannot."""
-        if _SURROGATE.search(text):
-            wrong = "half a surrogate pair"
-            self.settle(line, wrong, text, "write the whole character", f"{wrong} read as U+FFFD")
-        return _SURROGATE.sub("\ufffd", text)
-
     def lines(self) -> list[str]:
         """Return the lines of the file without their ends.
 
         Only LF and CRLF end a line: other line ends of Unicode, such as NEL, occur inside tokens.
         """
-        return [line.removesuffix("\r") for line in self.text().split("\n")]
+        lines = [line.removesuffix("\r") for line in self.text().split("\n")]
+        return lines if lines[-1] else lines[:-1]
 
     def text(self) -> str:
-        """Return the content of the file, unpacked and decoded."""
-        return self.decode(self._bytes())
-
-    def decode(self, data: bytes) -> str:
-        """Decode bytes in the encoding of the file, without a byte order mark."""
+        """Return the decompressed and decoded content, without a byte order mark."""
+        data = self._bytes()
         try:
             return data.decode(self.encoding).removeprefix("\ufeff")
         except UnicodeDecodeError as error:
-            if not self.repair:
-                raise self._undecodable(data, error.start) from None
-        except (LookupError, UnicodeError) as error:  # unknown, or one that does not say where
+            return self._replaced(data, error.start)
+        except (
+            LookupError,
+            UnicodeError,
+        ) as error:  # an unknown encoding, or no place of the error
             raise self.error(None, str(error), None, "correct `--data.encoding`") from None
-        text = data.decode(self.encoding, "replace")
-        intended = data.decode(self.encoding, "ignore").count("\ufffd")
-        self.repairs["undecodable bytes read as U+FFFD"] += text.count("\ufffd") - intended
-        return text.removeprefix("\ufeff")
 
-    def _undecodable(self, data: bytes, start: int) -> CorpusError:
-        line = data[:start].decode(self.encoding, "replace").count("\n") + 1
-        read = data[:start].rpartition(b"\n")[2] + data[start:].partition(b"\n")[0]
-        fix = "name the encoding, such as `--data.encoding latin-1`, or replace with `--data.repair true`"
-        return self.error(line, f"byte 0x{data[start]:02x} is not {self.encoding}", read, fix)
+    def _replaced(self, data: bytes, start: int) -> str:
+        """Decode bytes of which some, the first at `start`, are not in the encoding."""
+        before = data[:start]
+        line = before.decode(self.encoding, "replace").count("\n") + 1
+        read = before.rpartition(b"\n")[2] + data[start:].partition(b"\n")[0]
+        text = data.decode(self.encoding, "replace")
+        count = text.count("\ufffd") - data.decode(self.encoding, "ignore").count("\ufffd")
+        wrong = f"byte 0x{data[start]:02x} is not {self.encoding}"
+        fix = "name the encoding, such as `--data.encoding latin-1`"
+        self.settle(line, wrong, read, fix, "undecodable bytes read as U+FFFD", count)
+        return text.removeprefix("\ufeff")
 
     def _bytes(self) -> bytes:
         if self.path == STDIN:

@@ -7,7 +7,7 @@ from residense.data.readers.splits import class_folders
 
 
 def read_folder(file: File) -> list[Example]:
-    """Return the texts CLASS/*.txt of a folder, labeled with the names of their folders.
+    """Read the texts CLASS/*.txt of a folder; the names of their folders are the labels.
 
     Raises:
         CorpusError: A file is malformed.

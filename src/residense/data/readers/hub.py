@@ -1,4 +1,4 @@
-"""Parquet files and data sets of the Hugging Face hub."""
+"""Data sets of the Hugging Face hub or in memory, and Parquet files."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,13 @@ from residense.data.readers.file import CorpusError, File, largest
 from residense.data.readers.records import Record
 from residense.data.readers.splits import SPLITS
 
-_ROW = 8  # bytes that a row, or a value, takes at least once it is read
+_ROW = 8  # bytes that a row, or a value, takes at least
 _MOST_COLUMNS = 1000
 _PLAIN = ("string", "large_string", "int", "uint", "float", "bool")
 
 
 def load_splits(name: str) -> dict[str, Any]:
-    """Return the splits of a data set on the Hugging Face hub, such as "user/corpus".
+    """Load the splits of a data set on the Hugging Face hub, such as "user/corpus".
 
     Raises:
         CorpusError: `datasets` is not installed or cannot load it, or no split has a known name.
@@ -32,7 +32,7 @@ def load_splits(name: str) -> dict[str, Any]:
 
 
 def known_splits(path: Path, splits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return splits by the names that they have here.
+    """Rename splits to "train", "validation" and "test", and drop others.
 
     Raises:
         CorpusError: No split has a known name.
@@ -44,9 +44,10 @@ def known_splits(path: Path, splits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_rows(file: File) -> Iterator[Record]:
-    """Return the rows of a `datasets.Dataset`, or of a list of pairs: (tokens, tags), (text, spans) or (text, label).
+    """Yield the rows of a `datasets.Dataset` or of a list of pairs.
 
-    Of a data set, the columns of strings and numbers are read, and those of lists of them.
+    The pairs are (tokens, tags), (text, spans) or (text, label). Of a data set, the columns of
+    strings and numbers are read, and those of lists of them.
 
     Raises:
         CorpusError: A column cannot be read.
@@ -55,19 +56,18 @@ def read_rows(file: File) -> Iterator[Record]:
     if not hasattr(rows, "features"):
         for number, (first, second) in enumerate(rows, 1):
             names = ("text", "label" if file.kind == "texts" else "spans")
-            if not isinstance(first, str):
-                names = ("tokens", "tags")
-            yield Record(number, dict(zip(names, (first, second), strict=True)))
+            keys = names if isinstance(first, str) else ("tokens", "tags")
+            yield number, dict(zip(keys, (first, second), strict=True))
         return
     file.notes.append("data set")
     plain = {name: feature for name, feature in rows.features.items() if _is_plain(feature)}
     columns = [_column(file, rows, name, feature) for name, feature in plain.items()]
     for number, row in enumerate(zip(*columns, strict=True), 1):
-        yield Record(number, dict(zip(plain, row, strict=True)))
+        yield number, dict(zip(plain, row, strict=True))
 
 
 def read_parquet(file: File) -> Iterator[Record]:
-    """Return the rows of a Parquet file.
+    """Yield the rows of a Parquet file.
 
     Raises:
         CorpusError: The file is malformed, or unpacks to far more than text does.
@@ -77,7 +77,7 @@ def read_parquet(file: File) -> Iterator[Record]:
     except CorpusError:
         raise
     except Exception as error:  # pyarrow raises errors of many kinds
-        raise _unloadable(file, error, "fetch or write the file again") from None
+        raise _unloadable(file, error, "download or write the file again") from None
     yield from read_rows(opened)
 
 
@@ -98,19 +98,20 @@ def _column(file: File, data: Any, name: str, feature: object) -> list[Any]:
     try:
         values = list(data[name])
     except Exception as error:  # a string that is not UTF-8, or a file damaged in its middle
-        raise _unloadable(file, error, "fetch or write the file again") from None
+        raise _unloadable(file, error, "download or write the file again") from None
     names = getattr(getattr(feature, "feature", feature), "names", None)
     if names is None:
         return values
-    known = dict(enumerate(names)).get  # None for -1, which says that there is no label
+    known = dict(enumerate(names)).get  # None for -1, a missing label
     return [[*map(known, v)] if isinstance(v, list) else known(v) for v in values]
 
 
 def _data_set(file: File) -> Any:
-    """Return the plain columns of a Parquet file as a data set in memory, within bounds given by the file size.
+    """Return the plain columns of a Parquet file as a data set in memory.
 
-    The metadata says how much pages unpack to and how often a number is repeated. A long string may be repeated by
-    its place in a dictionary, so dictionaries are kept until it is known how much they stand for.
+    The size is bounded by that of the file. The metadata give the size of unpacked pages and the
+    number of values. A dictionary may repeat a long string, so strings stay in dictionaries until
+    their total length is known.
     """
     import datasets
     import pyarrow
@@ -124,7 +125,7 @@ def _data_set(file: File) -> Any:
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
     size = sum(chunk.total_uncompressed_size + _ROW * chunk.num_values for chunk in chunks)
-    _refuse_bomb(file, left - size)
+    _check_size(file, left - size)
     schema = metadata.schema.to_arrow_schema()
     found = datasets.Features.from_arrow_schema(schema)
     features = datasets.Features({n: feature for n, feature in found.items() if _is_plain(feature)})
@@ -134,27 +135,25 @@ def _data_set(file: File) -> Any:
     with parquet.ParquetFile(file.path, read_dictionary=strings) as opened:
         for batch in opened.iter_batches(columns=[*features]):
             left -= _ROW * batch.num_rows + sum(map(_decoded_size, batch.columns))
-            _refuse_bomb(file, left)
+            _check_size(file, left)
             batches.append(batch)
     table = pyarrow.Table.from_batches(batches, batches[0].schema if batches else schema)
-    table = table.select([*features]).cast(features.arrow_schema)
-    return datasets.Dataset(InMemoryTable(table))
+    return datasets.Dataset(InMemoryTable(table.select([*features]).cast(features.arrow_schema)))
 
 
-def _refuse_bomb(file: File, left: int) -> None:
+def _check_size(file: File, left: int) -> None:
     if left < 0:
         raise file.error(None, "unpacks to far more than text does", None, "write JSON lines")
 
 
 def _decoded_size(values: Any) -> int:
-    """Return the bytes of an array once its dictionary, if it has one, is written out."""
-    from pyarrow import types
-    from pyarrow.compute import call_function
+    """Return the size of an array in bytes with all strings of its dictionary written out."""
+    from pyarrow import compute, types
 
     size = values.nbytes
     while types.is_nested(values.type):
         values = values.flatten()
     if types.is_dictionary(values.type):
-        lengths = call_function("binary_length", [values.dictionary]).take(values.indices)
-        size += call_function("sum", [lengths]).as_py() or 0
+        lengths = compute.call_function("binary_length", [values.dictionary]).take(values.indices)
+        size += compute.call_function("sum", [lengths]).as_py() or 0
     return size

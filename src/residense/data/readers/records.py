@@ -1,8 +1,8 @@
-"""Records with named fields, as JSON, tables and data sets have them, as examples."""
+"""Convert records with named fields (JSON, tables, data sets) to examples."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from residense.data.readers.file import Column, Example, File
 from residense.data.tokenize import tokenize
@@ -13,49 +13,39 @@ TEXT_NAMES = (
     *("text", "texts", "sentence", "sentences", "content", "review", "utterance", "question"),
     *("query", "document", "comment", "tweet", "body"),
 )
-LABEL_NAMES = (
-    *("label", "labels", "category", "class", "intent", "sentiment", "target", "topic"),
-    "polarity",
-)
+LABEL_NAMES = ("label", "labels", "category", "class", "intent", "sentiment", "target", "topic")
+LABEL_NAMES += ("polarity",)
 _TAG_NAMES = ("tags", "ner_tags", "spans", "entities", "labels", "label")
 
 
-class Record(NamedTuple):
-    """The fields of one line or row by name, or by position where the columns have no names."""
-
-    line: int
-    fields: dict[Any, Any]
-
-
-# -- texts and labels --------------------------------------------------------------------------------------------------
+Record = tuple[int, dict[Any, Any]]  # line, and fields by name, or by position without names
 
 
 def text_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
-    """Return the texts and labels of records.
+    """Yield the texts and labels of records.
 
-    The fields are those that the user chose, or else the one whose name is among `TEXT_NAMES` and the one whose name
-    is among `LABEL_NAMES`. Those of the first record are the fields of all.
+    The fields are the chosen ones, or else the only one named as in `TEXT_NAMES` and the only one
+    named as in `LABEL_NAMES`. Those of the first record are the fields of all.
 
     Raises:
         CorpusError: There are no or several such fields, or a record is malformed.
     """
     columns = None
     for line, fields in records:
-        if columns is None:
-            columns = _columns(file, line, [*fields])
-        text, label = map(fields.get, columns)
+        columns = columns or _columns(file, line, [*fields])
+        text = fields.get(columns[0])
         if text is not None and not isinstance(text, str):
-            raise file.error(line, "text that is no string", text, "choose `--data.text_column`")
+            raise file.error(line, "text that is not a string", text, "choose `--data.text_column`")
         if text is None or not text.strip():
             file.drop(line, "empty text", [*fields.values()])
             continue
-        labels = _labels(file, line, label) if file.labeled else ()
+        labels = _labels(file, line, fields.get(columns[1])) if file.labeled else ()
         if labels is not None:
-            yield Example(line, [], [], file.encodable(line, text), labels=labels)
+            yield Example(line, [], [], text, labels=labels)
 
 
 def _columns(file: File, line: int, names: list[Any]) -> tuple[Any, Any]:
-    """Return the names of the text and of the label; a choice of one may leave but one for the other."""
+    """Return the names of the text and of the label; choosing one may determine the other."""
     texts = _chosen(names, file.text_column, TEXT_NAMES)
     labels = _chosen(names, file.label_column, LABEL_NAMES) if file.labeled else [None]
     if not texts and (file.label_column is not None or not file.labeled):
@@ -64,15 +54,15 @@ def _columns(file: File, line: int, names: list[Any]) -> tuple[Any, Any]:
         labels = [name for name in names if name not in texts]
     if len(texts) != 1 or len(labels) != 1 or texts == labels:
         wrong = "not exactly one column for the texts and one for the labels"
-        fix = "choose by name, or by position from 0, with `--data.text_column` and "
-        raise file.error(line, wrong, names, f"{fix}`--data.label_column`")
+        fix = "choose with `--data.text_column` and `--data.label_column`, by name or position"
+        raise file.error(line, wrong, names, fix)
     label = f", label in column {labels[0]}" if file.labeled else ""
     file.notes.append(f"text in column {texts[0]}{label} (of {listed(map(str, names))})")
     return texts[0], labels[0]
 
 
 def _chosen(names: list[Any], column: Column, usual: Sequence[str]) -> list[Any]:
-    """Return the name that a column stands for, or all usual ones."""
+    """Return the name of the chosen column, or all usual ones."""
     if column is None:
         return [name for name in names if str(name).strip().lower() in usual]
     if isinstance(column, int) and -len(names) <= column < len(names):
@@ -95,18 +85,16 @@ def _labels(file: File, line: int, value: Any) -> tuple[str, ...] | None:
     if not all(labels):
         file.drop(line, "empty label", value)
         return None
-    return tuple(dict.fromkeys(file.encodable(line, label) for label in labels))
-
-
-# -- sentences and tags ------------------------------------------------------------------------------------------------
+    return tuple(dict.fromkeys(labels))
 
 
 def tag_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
-    """Return the sentences of records.
+    """Yield the sentences of records.
 
-    A record has `tokens` with `tags`, `ner_tags` or `labels`, or a `text` with `spans`, `entities` or `label`. A span
-    is [start, end, type] or {"start", "end", "label"} in characters, end exclusive; or the spans are {type: {text:
-    [[start, end], ...]}} with inclusive ends, as in CLUENER. Texts are split into words, tagged in IOB2.
+    A record has `tokens` with `tags`, `ner_tags` or `labels`, or a `text` with `spans`, `entities`
+    or `label`. A span is [start, end, type] or {"start", "end", "label"} in characters, end
+    exclusive; or the spans are {type: {text: [[start, end], ...]}} with inclusive ends, as in
+    CLUENER. Texts are split into words, tagged in IOB2.
 
     Raises:
         CorpusError: A record is malformed.
@@ -114,59 +102,50 @@ def tag_examples(file: File, records: Iterable[Record]) -> Iterator[Example]:
     key = file.text_column if isinstance(file.text_column, str) else "tokens"
     names = [file.label_column] if isinstance(file.label_column, str) else _TAG_NAMES
     for line, fields in records:
-        found = [
-            fields[name] for name in names if isinstance(fields.get(name), list | tuple | dict)
-        ]
+        values = [fields.get(name) for name in names]
+        found = [value for value in values if isinstance(value, list | tuple | dict)]
         if not fields.keys() & {key, "text"} or (file.labeled and not found):
             fix = 'write {"tokens", "tags"} or {"text", "spans"}, or choose `--data.tag_column`'
             raise file.error(line, "no tokens and tags, or text and spans", [*fields], fix)
-        if key in fields:
-            yield _from_tokens(file, line, fields[key], found[0] if file.labeled else [])
-        else:
-            yield _from_text(file, line, fields["text"], found[0] if file.labeled else [])
+        make = _from_tokens if key in fields else _from_text
+        yield make(
+            file, line, fields.get(key, fields.get("text")), found[0] if file.labeled else []
+        )
 
 
-def _from_tokens(file: File, line: int, words: object, labels: object) -> Example:
-    tokens = _strings(file, line, words)
-    tags = _strings(file, line, labels) if file.labeled else []
+def _from_tokens(file: File, line: int, tokens: Any, tags: Any) -> Example:
+    for values in (tokens, tags) if file.labeled else (tokens,):
+        if not isinstance(values, list | tuple) or not values or {*map(type, values)} != {str}:
+            raise file.error(line, "no list of strings", values, "write names of tags, not numbers")
+        if "" in values:
+            raise file.error(line, "empty string", values, "remove or fill it")
     if file.labeled and len(tags) != len(tokens):
         wrong = f"{len(tokens)} tokens but {len(tags)} tags"
-        raise file.error(line, wrong, [words, labels], "give each token one tag")
-    return Example(line, tokens, tags)
+        raise file.error(line, wrong, [tokens, tags], "give each token one tag")
+    return Example(line, [*tokens], [*tags])
 
 
-def _strings(file: File, line: int, values: Any) -> list[str]:
-    if not isinstance(values, list | tuple) or not values or {*map(type, values)} != {str}:
-        raise file.error(line, "no list of strings", values, "write names of tags, not numbers")
-    if "" in values:
-        raise file.error(line, "empty string", values, "remove or fill it")
-    return [file.encodable(line, value) for value in values]
-
-
-def _from_text(file: File, line: int, value: object, labels: Any) -> Example:
-    if not isinstance(value, str) or not value.strip():
-        raise file.error(line, "no text", value, "write a text or remove the line")
-    text = file.encodable(line, value)
+def _from_text(file: File, line: int, text: Any, labels: Any) -> Example:
+    if not isinstance(text, str) or not text.strip():
+        raise file.error(line, "no text", text, "write a text or remove the line")
     offsets = tokenize(text, "word")
     tokens = [text[start:end] for start, end in offsets]
-    if not file.labeled:
-        return Example(line, tokens, [], text, offsets)
     aligned = [_align(file, line, span, text, offsets) for span in _spans(labels)]
-    tags = encode(_disjoint(file, line, aligned), len(tokens), "IOB2")
+    tags = encode(_disjoint(file, line, aligned), len(tokens), "IOB2") if file.labeled else []
     return Example(line, tokens, tags, text, offsets)
 
 
 def _spans(value: Any) -> list[Any]:
-    """Return spans as a list; those of CLUENER, {type: {text: [[start, end], ...]}}, have inclusive ends."""
+    """Return spans as a list, also those of CLUENER: {type: {text: [[start, end], ...]}}."""
     if not isinstance(value, dict):
         return list(value)
     found: list[Any] = []
     for kind, texts in value.items():
         for places in texts.values() if isinstance(texts, dict) else [texts]:
             try:
-                found += [[start, end + 1, kind] for start, end in places]
+                found += [[start, end + 1, kind] for start, end in places]  # inclusive ends
             except (TypeError, ValueError):
-                found.append({kind: texts})  # to be refused
+                found.append({kind: texts})  # is refused as a span
     return found
 
 
@@ -191,7 +170,7 @@ def _characters(file: File, line: int, span: Any, text: str) -> tuple[int, int, 
         values = [span.get("start"), span.get("end"), span.get("label", span.get("type"))]
     match values:
         case [int(start), int(end), str(kind)] if 0 <= start < end <= len(text) and kind:
-            return start, end, file.encodable(line, kind)
+            return start, end, kind
     raise file.error(line, "not a span in this text", span, "write [start, end, type]")
 
 
@@ -200,11 +179,11 @@ def _shown(text: str, start: int, end: int) -> str:
 
 
 def _disjoint(file: File, line: int, aligned: list[Span]) -> list[Span]:
-    """Return spans without overlaps: the longer one stays, or the first of two equally long ones."""
+    """Drop overlapping spans; the longest is kept, or the first of equally long ones."""
     kept: list[Span] = []
     owner: dict[int, Span] = {}
     for span in sorted(aligned, key=lambda span: (span.start - span.end, span.start)):
-        # A longer span covers one end of a shorter one.
+        # A longer span covers at least one end of a shorter one.
         rival = owner.get(span.start) or owner.get(span.end - 1)
         if rival is None:
             kept.append(span)

@@ -12,14 +12,15 @@ _SEPARATORS = {"\t": "TAB", ",": "comma", ";": "semicolon", " ": "space"}
 
 
 def read_table(file: File) -> Iterator[Record]:
-    """Return the rows of a .csv, .tsv, .txt or .label file.
+    """Yield the rows of a .csv, .tsv, .txt or .label file.
 
-    CSV has quotes; in the others only a whole cell may be quoted, on one line. The separator is that of the first
-    line: a comma, semicolon or TAB in CSV, a TAB in the others; without one, a line of .txt or .label is a label, a
-    space and a text. The first row is a header if it names the text and the label, or if a column is chosen by name.
+    CSV has quotes; in the others only a whole cell may be quoted, on one line. The separator is
+    that of the first line: a comma, semicolon or TAB in CSV, a TAB in the others; without one, a
+    line of .txt or .label is a label, a space and a text. The first row is a header if it names the
+    text and the label, or if a column is chosen by name.
 
     Raises:
-        CorpusError: A row is malformed, or has other cells than the first.
+        CorpusError: A row is malformed, or has another number of cells than the first.
     """
     lines = file.text().split("\n")
     for number, line in enumerate(lines, 1):
@@ -36,7 +37,7 @@ def read_table(file: File) -> Iterator[Record]:
             if 0 not in names:  # a header
                 continue
         if len(cells) == len(names):
-            yield Record(line, dict(zip(names, cells, strict=True)))
+            yield line, dict(zip(names, cells, strict=True))
         else:
             wrong = f"{len(cells)} instead of {len(names)} cells ({kind})"
             how = "rows with another number of cells dropped"
@@ -51,7 +52,7 @@ def _separator(file: File, lines: list[str]) -> str:
 
 
 def _names(file: File, cells: list[str]) -> list[str | int]:
-    """Return the names of the columns in a header, or their positions if the first row is none."""
+    """Return the names of the columns, or their positions if the first row is not a header."""
     names = [cell.strip() for cell in cells]
     known = {name.lower() for name in names}
     usual = known & {*TEXT_NAMES} and (known & {*LABEL_NAMES} or not file.labeled)
@@ -99,10 +100,10 @@ def _quoted(file: File, lines: list[str], separator: str) -> Iterator[tuple[int,
 
 
 def refuse_swallowed(file: File, examples: Sequence[Example]) -> None:
-    """Raise if a quote that is not closed holds several rows together: each line of the text has a known label.
+    """Check that no text is several rows that an unclosed quote has joined.
 
     Raises:
-        CorpusError: There is such a text.
+        CorpusError: Each line of a text has a known label.
     """
     known = {label for example in examples for label in example.labels}
     for example in examples:
