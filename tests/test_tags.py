@@ -12,7 +12,6 @@ from seqeval.metrics.sequence_labeling import get_entities
 from residense.tags import (
     SCHEMES,
     Span,
-    convert,
     detect,
     encode,
     improper,
@@ -87,10 +86,10 @@ def test_encoded_spans_are_proper_and_read_back(
 @pytest.mark.parametrize("source", SCHEMES)
 def test_converting_keeps_the_spans_of_any_tags(source: str, target: str) -> None:
     for tags in random_sequences(source, 100):
-        converted = convert(tags, target)
+        converted = encode(spans(tags), len(tags), target)
         assert spans(converted) == spans(tags)
         assert improper(converted, target) == []
-        assert convert(converted, target) == converted
+        assert encode(spans(converted), len(tags), target) == converted
 
 
 @pytest.mark.parametrize(

@@ -2,73 +2,44 @@
 
 import contextlib
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
 from pathlib import Path
 
 PART = ".part"  # suffix of a file that is being written
 
 
 def write_atomically(path: Path, content: bytes | memoryview, older: Path | None = None) -> None:
-    """Write a temporary file beside `path`, then rename it, so that readers see the old file or the new one.
+    """Write a file beside `path` and rename it, so that readers see the old file or the new one.
 
     Args:
         path: The file.
         content: Its new content.
-        older: Name that the old file is kept under, if any.
+        older: Where to keep the old file, if anywhere.
 
     Raises:
         OSError: A file could not be written; the error names `path`.
     """
-    with _written_beside(path, content) as name:
-        if older is not None and path.exists():
-            _keep(path, older)
-        os.replace(name, path)
-    _sync(path.parent)
-
-
-def create_atomically(path: Path, content: bytes) -> bool:
-    """Create a file that is complete as soon as it exists; return False if it exists already."""
-    try:
-        with _written_beside(path, content) as name:
-            try:
-                os.link(name, path)
-            except FileExistsError:
-                raise
-            except OSError:  # a filesystem without links: for a moment the file is empty
-                with open(path, "xb") as stream:
-                    stream.write(content)
-    except (FileExistsError, FileNotFoundError):  # the process that made it removed all parts
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _written_beside(path: Path, content: bytes | memoryview) -> Iterator[str]:
-    """Yield the name of a temporary file beside `path`; errors name `path`."""
-    name = None
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-        with os.fdopen(handle, "wb") as stream:
+        with part.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
-        yield name
+        if older is not None and path.exists():
+            _keep(path, older)
+        os.replace(part, path)
     except OSError as error:
-        raise OSError(
-            error.errno, f"{error.strerror}: nothing was overwritten", str(path)
-        ) from error
+        message = f"{error.strerror}: nothing was overwritten"
+        raise OSError(error.errno, message, str(path)) from error
     finally:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
+    _sync(path.parent)
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the temporary files of killed processes from a folder that only this process writes to."""
+    """Remove the files of killed processes from a folder that only this process writes to."""
     for part in folder.glob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
@@ -79,7 +50,7 @@ def _keep(path: Path, older: Path) -> None:
     spare.unlink(missing_ok=True)
     try:
         os.link(path, spare)
-    except OSError:  # a filesystem without links: for a moment there is only the older one
+    except OSError:  # a filesystem without links: for a moment there is only `older`
         os.replace(path, older)
     else:
         os.replace(spare, older)

@@ -1,4 +1,4 @@
-"""What a run says besides its results: to standard error, once however many processes there are."""
+"""Messages on standard error, printed once however many processes there are."""
 
 import json
 import logging
@@ -10,32 +10,32 @@ from pathlib import Path
 
 PACKAGE = str(Path(__file__).parent)
 
-# What JSON leaves as it is though a terminal obeys it: DEL, C1 controls, line separators, bidirectional controls.
+# what JSON does not escape but a terminal obeys: DEL, C1, line separators, bidirectional controls
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def say(*lines: str) -> None:
     """Print lines to standard error, on the first process only."""
-    from lightning.pytorch.utilities import rank_zero_only  # heavy, and main.py must start quickly
+    from lightning.pytorch.utilities import rank_zero_only  # main.py must start quickly
 
     for line in lines if getattr(rank_zero_only, "rank", 0) == 0 else ():
         print(printable(line), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """Text from a file on one line of a terminal: what cannot be printed, such as ESC or a line end, is escaped."""
+    """Escape what cannot be printed on one line of a terminal, such as ESC or a line break."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
-    """Names from a file for a message: the first few, shortened and printable."""
+    """Join the first few names for a message, shortened and printable."""
     names = list(names)
     shown = [printable(name if len(name) <= 40 else f"{name[:37]}...") for name in names[:most]]
     return ", ".join([*shown, *["..."] * (len(names) > most)])
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON that can be shown on a terminal, and reads back as the same."""
+    """Return a value as JSON that can be printed on a terminal."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

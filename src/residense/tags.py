@@ -1,9 +1,9 @@
-"""Tag schemes: how a sequence of tags encodes typed spans.
+"""Tag schemes: how the tags of a sentence encode typed spans.
 
-Every scheme consists of four letters (begin, inside, end, single) and "O". Whether a sequence is
-legal depends only on pairs of neighboring tags, where a sentence boundary counts as "O". Spans
-follow conlleval (Tjong Kim Sang & De Meulder 2003, https://aclanthology.org/W03-0419), which reads
-any sequence of tags, legal or not.
+A scheme has four prefixes (begin, inside, end, single) and "O". Whether tags are legal depends only
+on two neighboring ones, where the border of a sentence counts as "O". Spans are read as conlleval
+reads them (Tjong Kim Sang & De Meulder 2003, https://aclanthology.org/W03-0419), from any sequence
+of tags, legal or not.
 """
 
 from collections import Counter
@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Letters for begin, inside, end and single; the order breaks ties in `detect`.
+# prefixes for begin, inside, end and single; the order breaks ties in `detect`
 _LETTERS = {"IOB2": "BIIB", "IOB1": "BIII", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 _ALIASES = {"BIO": "IOB2"}
-# The meaning of a letter of any scheme, as a letter of IOBES.
+# what a prefix of any scheme means, as the prefix of IOBES
 _ROLE = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "O": "O"}
 
 SCHEMES: tuple[str, ...] = tuple(_LETTERS)
 
 
 class Span(NamedTuple):
-    """An entity: tokens `start` to `end` (exclusive) and their type."""
+    """An entity: tokens `start` to `end` (exclusive) of one type."""
 
     start: int
     end: int
@@ -33,12 +33,12 @@ class Span(NamedTuple):
 
 
 class LegalTransitions(NamedTuple):
-    """Legal transitions between K tags.
+    """Which of K tags may follow which.
 
     Attributes:
-        follow: Whether a tag (column) may follow another (row) [K, K].
-        start: Whether a tag may start a sentence [K].
-        end: Whether a tag may end a sentence [K].
+        follow: [K, K], from the tag before (row) to the tag after (column).
+        start: [K], which tags may start a sentence.
+        end: [K], which tags may end it.
     """
 
     follow: np.ndarray
@@ -47,19 +47,19 @@ class LegalTransitions(NamedTuple):
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """Return the prefix and type of a tag: ("B", "PER") for "B-PER", ("O", "") for "O"."""
+    """Return prefix and type of a tag: "B-PER" gives ("B", "PER"), "O" gives ("O", "")."""
     prefix, _, type_ = tag.partition("-")
     return prefix, type_
 
 
 def spans(tags: Sequence[str]) -> list[Span]:
-    """Return the spans of a sentence by the rules of conlleval, for tags of any scheme.
+    """Return the spans of a sentence as conlleval reads them, for tags of any scheme.
 
-    A span starts at B or S, at a change of type, and at an I or E without a span to continue; it
-    ends after E or S. This is the default mode of seqeval, with L, U and M read as E, S and I.
+    A span starts at B or S, at a change of type, and at an I or E with nothing to continue; it ends
+    after E or S. This is the default mode of seqeval, with L, U and M read as E, S and I.
 
     Args:
-        tags: Tags of one sentence.
+        tags: The tags of one sentence.
     """
     found: list[Span] = []
     unfinished = False
@@ -75,13 +75,16 @@ def spans(tags: Sequence[str]) -> list[Span]:
 
 
 def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
-    """Return the tags of non-overlapping spans in a scheme.
+    """Return the tags that encode non-overlapping spans in a scheme.
 
     Args:
-        spans: Spans in any order.
+        spans: The spans, in any order.
         length: Number of tokens of the sentence.
-        scheme: One of `SCHEMES`, or "BIO" for IOB2. IOB1 uses B- only if a span directly follows
-            another one of the same type.
+        scheme: One of `SCHEMES`, or "BIO" for IOB2. IOB1 writes B- only where a span directly
+            follows another of the same type.
+
+    Raises:
+        ValueError: A span is empty, overlaps another or leaves the sentence.
     """
     scheme = _canonical(scheme)
     begin, inside, end, single = _LETTERS[scheme]
@@ -91,47 +94,32 @@ def encode(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
             raise ValueError(
                 f"{span} is empty, overlaps another or leaves a sentence of {length} tokens"
             )
-        letters = (
-            single
-            if span.end - span.start == 1
-            else begin + inside * (span.end - span.start - 2) + end
-        )
+        size = span.end - span.start
+        letters = single if size == 1 else begin + inside * (size - 2) + end
         if scheme == "IOB1":
-            touches = span.start > 0 and tags[span.start - 1] in (
-                f"B-{span.type}",
-                f"I-{span.type}",
-            )
+            same_type = (f"B-{span.type}", f"I-{span.type}")
+            touches = span.start > 0 and tags[span.start - 1] in same_type
             letters = ("B" if touches else "I") + letters[1:]
         tags[span.start : span.end] = [f"{letter}-{span.type}" for letter in letters]
     return tags
 
 
-def convert(tags: Sequence[str], target: str) -> list[str]:
-    """Convert tags of any scheme to another scheme; the spans stay the same.
-
-    Args:
-        tags: Tags of one sentence.
-        target: Scheme to convert to.
-    """
-    return encode(spans(tags), len(tags), target)
-
-
 def detect(sentences: Iterable[Sequence[str]]) -> str:
     """Return the scheme of a corpus, or "none" if its tags are plain labels such as NOUN.
 
-    Among the schemes that have all prefixes of the corpus, the one with the fewest violations is
-    chosen; ties go to the first of `SCHEMES`. A few illegal tags therefore do not matter, and a
+    Of the schemes that have all prefixes of the corpus, this is the one that the fewest neighboring
+    tags violate, or the first of `SCHEMES` among equals. So a few illegal tags do not matter, and a
     corpus without entities is IOB2.
 
     Args:
-        sentences: Tags of each sentence.
+        sentences: The tags of each sentence.
 
     Raises:
-        ValueError: Tags with and without a prefix are mixed, or no scheme has all prefixes.
+        ValueError: Prefixed and plain tags are mixed, or no scheme has all the prefixes.
     """
     pairs = Counter(pair for tags in sentences for pair in pairwise(("O", *tags, "O")))
     seen = {tag for _, tag in pairs if tag != "O"}
-    # A prefix is one character, so "-LRB-" and "NN-SHORT" are plain labels.
+    # a prefix is one character: "-LRB-" and "NN-SHORT" have none
     prefixed = {tag for tag in seen if tag[1:2] == "-" and len(tag) > 2}
     if seen and not prefixed:
         return "none"
@@ -157,12 +145,12 @@ def detect(sentences: Iterable[Sequence[str]]) -> str:
 def improper(tags: Sequence[str], scheme: str) -> list[int]:
     """Return the positions that violate a scheme.
 
-    A position violates the scheme if its tag may not follow the previous one, or if it is the last
-    position and leaves a span without its end.
+    These are the tags that may not follow the one before, and a last tag that leaves a span without
+    its end.
 
     Args:
-        tags: Tags of one sentence.
-        scheme: Scheme of the tags; nothing violates "none".
+        tags: The tags of one sentence.
+        scheme: The scheme that they should follow; nothing violates "none".
     """
     if scheme == "none":
         return []
@@ -173,27 +161,23 @@ def improper(tags: Sequence[str], scheme: str) -> list[int]:
 
 
 def legal_transitions(labels: Sequence[str], scheme: str) -> LegalTransitions:
-    """Return the legal transitions between K labels.
+    """Return which of the K labels may follow which, and start and end a sentence.
 
     Args:
-        labels: Labels in the order of their ids.
-        scheme: Scheme of the labels; everything is legal for "none".
+        labels: The tags.
+        scheme: The scheme; for "none" everything is legal.
     """
-    size = len(labels)
+    tags = [*labels, "O"]  # the last one stands for the borders of a sentence
     if scheme == "none":
-        return LegalTransitions(
-            np.ones((size, size), bool), np.ones(size, bool), np.ones(size, bool)
-        )
-    scheme = _canonical(scheme)
-    follow = [_legal(before, after, scheme) for before in labels for after in labels]
-    start = [_legal("O", label, scheme) for label in labels]
-    end = [_legal(label, "O", scheme) for label in labels]
-    follow = np.array(follow, bool).reshape(size, size)
-    return LegalTransitions(follow, np.array(start, bool), np.array(end, bool))
+        table = np.ones((len(tags), len(tags)), bool)
+    else:
+        scheme = _canonical(scheme)
+        table = np.array([[_legal(before, after, scheme) for after in tags] for before in tags])
+    return LegalTransitions(table[:-1, :-1], table[-1, :-1], table[:-1, -1])
 
 
 def _legal(before: str, after: str, scheme: str) -> bool:
-    """Return whether one tag may follow another; "O" also stands for a sentence boundary."""
+    """Return whether one tag may follow another, where "O" is also the border of a sentence."""
     if after != "O" and after[:1] not in set(_LETTERS[scheme]):
         return False
     (role_before, type_before), (role, type_) = _read(before), _read(after)
@@ -208,7 +192,7 @@ def _legal(before: str, after: str, scheme: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _read(tag: str) -> tuple[str, str]:
-    """Return the role and type of a tag; a bare "B" has the type "_", as in seqeval."""
+    """Return role and type; a bare "B" has the type "_", as in seqeval."""
     prefix, type_ = split_tag(tag)
     if prefix not in _ROLE:
         raise ValueError(

@@ -38,4 +38,4 @@ def assert_refused(code: int, errors: str, *expected: str) -> None:
 
 def assert_tidy(run: Path, ended: bool = True) -> None:
     """No temporary file was left and, if the process that ran there has ended, no lock."""
-    assert {path.name for path in run.rglob(".*")} <= (set() if ended else {".lock"})
+    assert {path.name for path in run.rglob(".*")} <= (set() if ended else {".lock", ".holder"})

@@ -75,7 +75,7 @@ def unknown_field(content: dict[str, Any]) -> None:
 
 CHANGES = {
     unknown_option: "model.encoder: there is no option wings",
-    unknown_class: "model.head: there is no class Gone in residense.nn.heads",
+    unknown_class: "model.head: module 'residense.nn.heads' has no attribute 'Gone'",
     missing_field: "its vocabulary differs in 'subwords'",
     unknown_field: "its vocabulary differs in 'wings'",
 }

@@ -65,7 +65,7 @@ MISTAKES = [
     ),
     (
         ["--model.encoder.connection=Residul"],
-        "there is no class or file Residul for this option; did you mean Residual?",
+        "there is no class, file or value Residul for this option; did you mean Residual?",
     ),
     (["--model.encoder.connection.groth=3"], "there is no option groth; did you mean growth_rate?"),
     (
@@ -74,9 +74,9 @@ MISTAKES = [
     ),
     (
         ["--model.encoder.block=Residual"],
-        "model.encoder.block: there is no class or file Residual for this option",
+        "model.encoder.block: there is no class, file or value Residual for this option",
     ),
-    (["--model.encoder.block=block/nope.yaml"], "there is no class or file block/nope.yaml"),
+    (["--model.encoder.block=block/nope.yaml"], "there is no class, file or value block/nope.yaml"),
     (["--data.scheme=IOB3"], "data.scheme: Expected a typing.Literal['IOB1', 'IOB2'"),
     (["--trainer.accelerator=abacus"], "trainer: You selected an invalid accelerator"),
     (
@@ -94,7 +94,7 @@ MISTAKES = [
     (["--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate"),
     (
         ["--model.optimizer.lr=high"],
-        "model.optimizer.lr: Expected a <class 'float'>, or there is no class",
+        "model.optimizer.lr: there is no class, file or value high",
     ),
     (["--ema=0.99"], 'ema: Parser key "ema": Unable to load config "0.99"'),
     (["--data=nowhere.Data"], "data: No module named 'nowhere'"),
@@ -177,10 +177,10 @@ def test_a_folder_of_runs_is_no_run(
 BAD_CONFIGS = {
     "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option max_epoch; did you mean max_epochs",
     "name: x\ntrainr: 3": "bad.yaml:2: there is no option trainr; did you mean trainer?",
-    "model: {class_path: Tager}": "bad.yaml:1: model: there is no class or file Tager for this option",
+    "model: {class_path: Tager}": "bad.yaml:1: model: there is no class, file or value Tager for this option",
     "model: [": "bad.yaml:1: not YAML",
-    "- x": "bad.yaml: a config holds",
-    "data: {class_path: Tagger}": "bad.yaml:1: data: there is no class or file Tagger for this option",
+    "- x": "bad.yaml: a config contains",
+    "data: {class_path: Tagger}": "bad.yaml:1: data: there is no class, file or value Tagger for this option",
 }
 
 

@@ -29,7 +29,7 @@ def edited(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
 
 
 CUT, LACKS = (
-    "cannot be loaded as a checkpoint (cut off, or something else)",
+    "cannot be loaded as a checkpoint (not a complete ZIP file)",
     "not a checkpoint of this project",
 )
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -44,7 +44,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("not a checkpoint\n"), CUT),
     "zip": (zipped, "cannot be loaded as a checkpoint"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"state_dict": {}})), CUT),
-    "objects": (lambda path: torch.save(Foreign(), path), "(more than tensors and settings)"),
+    "objects": (
+        lambda path: torch.save(Foreign(), path),
+        "(it contains more than tensors and settings)",
+    ),
     "other project": (lambda path: torch.save({"state_dict": {}, "epoch": 1}, path), LACKS),
     "no dictionary": (lambda path: torch.save([1, [2]], path), LACKS),
 }
@@ -65,10 +68,10 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
     assert (
         f"{last}: " in said
         and reason in said
-        and said.endswith(f"going on from the one before, {older}\n")
+        and said.endswith(f"resuming from the one before, {older}\n")
     )
     older.unlink()
-    expected = f"and there is none before it; {best} may be whole: --ckpt_path best"
+    expected = f"and there is none before it; try {best}: --ckpt_path best"
     assert_refused(main(["fit", *options]), capfd.readouterr().err, str(last), reason, expected)
 
 
@@ -87,7 +90,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(copied: Path, whole: Path) -> 
     last.write_bytes(last.read_bytes()[:-100])
     process = command(*SMALL, f"--run_dir={copied}", "--ckpt_path=last")
     errors = process.communicate()[1]
-    assert process.returncode == 0 and f"{last}: {CUT}; going on from the one before" in errors
+    assert process.returncode == 0 and f"{last}: {CUT}; resuming from the one before" in errors
     assert_same_runs(copied, whole)
     first, second = (copied / "command.txt").read_text().splitlines()  # each start adds its own
     assert first.endswith(f"--run_dir={whole}") and second.endswith("--ckpt_path=last")
@@ -101,7 +104,7 @@ def test_a_run_that_ended_between_its_first_two_saves_goes_on(
         (copied / "checkpoints" / f"{name}.ckpt").unlink()
     assert main([*SMALL, f"--run_dir={copied}", "--ckpt_path=last"]) == 0
     assert (
-        f"no {copied}/checkpoints/last.ckpt: going on from {copied}/checkpoints/best.ckpt"
+        f"no {copied}/checkpoints/last.ckpt: resuming from {copied}/checkpoints/best.ckpt"
         in capfd.readouterr().err
     )
     ended = [torch.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (copied, whole)]

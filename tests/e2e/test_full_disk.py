@@ -139,7 +139,7 @@ def test_metrics_that_do_not_fit(
 
 
 @pytest.mark.parametrize(
-    ("pages", "name"), some_slow((3, "command.txt"), (0, ".lock"), (1, "config.yaml"))
+    ("pages", "name"), some_slow((3, "command.txt"), (0, ".holder"), (1, "config.yaml"))
 )
 def test_a_run_that_does_not_fit_is_not_begun(
     pages: int, name: str, disk: Path, capfd: pytest.CaptureFixture[str]
@@ -165,5 +165,5 @@ def test_a_run_directory_that_cannot_be_written(
     )
     monkeypatch.chdir(disk)
     for new in (str(disk / "new"), None):
-        with pytest.raises(UsageError, match="is read-only: the run cannot be kept in"):
+        with pytest.raises(UsageError, match="is read-only: the run cannot be saved in"):
             RunDirectory.create("name", new)

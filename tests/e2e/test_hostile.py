@@ -51,7 +51,7 @@ def left_behind(code: int) -> str | None:
     if Path("evil").exists():
         return "code of a checkpoint was run"
     for path in Path().rglob("*"):
-        if path.name.startswith(".") and path.name != ".lock":
+        if path.name.startswith(".") and path.name not in (".lock", ".holder"):
             return f"{path} is left behind"
         if path.suffix == ".ckpt" and path.name != "own.ckpt":
             torch.load(path, weights_only=True)

@@ -317,4 +317,3 @@ def arm(point: Point) -> None:
     elif point.place == "test":
         before(Report, "on_test_batch_end")
         writes_within(Report, "teardown")
-        writes_within(Report, "teardown")

@@ -19,6 +19,7 @@ from residense.cli import main
 from .commands import ROOT, predict
 
 README = (ROOT / "README.md").read_text()
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 
 BROKEN = """
 class Broken(Gated):
@@ -59,7 +60,7 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     ).read_text() == example + BROKEN
     (tmp_path / "bad_syntax.py").write_text("class A(object)\n    pass\n")
     for value, expected in {
-        f"{own}.Gatd": "there is no class Gatd in my_own_connections",
+        f"{own}.Gatd": "module 'my_own_connections' has no attribute 'Gatd'",
         f"{own[:-1]}.Gated": "No module named 'my_own_connection'",
         f"{own}.py": "Invalid content in sub-config file my_own_connections.py",
         f"{own}.Needy": "the following arguments are required: gain",
@@ -74,6 +75,37 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
         fit(f"{own}.Broken")
     with pytest.raises(ValueError, match="Wide returned a tensor of shape"):
         fit("--model.encoder.block=my_own_connections.Wide")
+
+
+def example(name: str) -> str:
+    """A file of docs/extending.md."""
+    return EXTENDING.split(f"```python\n# {name}\n")[1].split("```")[0]
+
+
+@pytest.mark.slow
+def test_a_corpus_format_of_ones_own_is_a_class_in_a_file(
+    fit: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_corpora.py").write_text(example("my_corpora.py"))
+    (tmp_path / "corpus").mkdir()
+    for name in ("train", "dev", "test"):
+        (tmp_path / "corpus" / f"{name}.txt").write_text("Anna/B-PER sleeps/O ./O\n" * 20)
+    assert fit("--data=my_corpora.SlashTags", "--data.folder=corpus", "--run_dir=here") == 0
+    shutil.rmtree(tmp_path / "corpus")  # not needed to predict
+    used = ["--run_dir=here", "--ckpt_path=best", "--trust=my_corpora"]
+    capfd.readouterr()
+    (record,) = predict(capfd, *used, "--data.text=Anna sleeps.")
+    assert record["text"] == "Anna sleeps."
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_a_class_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_tasks.py").write_text(example("my_tasks.py"))
+    options = ["--model=my_tasks.EndsClassifier", "--trainer.fast_dev_run=true", "--logger=none"]
+    assert main(["fit", "--config=dense_cls.yaml", "--data.synthetic.size=200", *options]) == 0
 
 
 def test_a_checkpoint_is_used_by_another_class(

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable
 from math import nan
 from pathlib import Path
@@ -132,9 +131,7 @@ def test_resuming_a_finished_run_changes_nothing(options: list[str], tmp_path: P
         "test.json",
         "test_confusion.png",
     } <= expected.keys()
-    (tmp_path / "run" / ".lock").write_text(
-        json.dumps({"job": None, "host": socket.gethostname(), "pid": 2**22 + 1})
-    )
+    (tmp_path / "run" / ".lock").touch()  # of a process that was killed
     assert main([*command, "--ckpt_path=last"]) == 0
     assert contents(tmp_path / "run") == expected
 
@@ -371,7 +368,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
     said = capfd.readouterr().err
     assert (
         "last.ckpt: cannot be loaded as a checkpoint" in said
-        and f"going on from the one before, {older}" in said
+        and f"resuming from the one before, {older}" in said
     )
     assert_same(state(run), expected)
 

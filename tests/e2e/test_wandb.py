@@ -185,7 +185,7 @@ def test_that_wandb_is_missing_is_said_in_a_line(
     assert main([*OPTIONS, f"--run_dir={tmp_path}/run"]) == 2
     assert (
         capfd.readouterr().err
-        == "error: W&B is missing: pip install wandb, or leave it out with --logger csv\n"
+        == "error: wandb is not installed: pip install wandb, or use --logger csv\n"
     )
 
 

@@ -15,7 +15,7 @@ def test_a_run_directory_that_is_none(kind: str, below: str, tmp_path: Path) -> 
     wrong = tmp_path / "wrong"
     wrong.write_text("kept") if kind == "file" else wrong.symlink_to(tmp_path / "nothing")
     with pytest.raises(
-        UsageError, match=rf"^{wrong} is no folder.*name another folder with --run_dir$"
+        UsageError, match=rf"^{wrong} is not a folder.*name another folder with --run_dir$"
     ):
         RunDirectory.create("name", str(wrong / below))
     assert os.path.lexists(wrong) and (kind != "file" or wrong.read_text() == "kept")

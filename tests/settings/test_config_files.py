@@ -83,7 +83,7 @@ def test_a_fragment_that_is_nowhere_is_named(
         (ROOT / "configs/dense_ner.yaml").read_text().replace("block/lstm", "block/lstn")
     )
     assert main(["fit", "--config=mine.yaml", *FEW]) == 2
-    expected = "model.encoder.block: there is no class or file block/lstn.yaml"
+    expected = "model.encoder.block: there is no class, file or value block/lstn.yaml"
     assert f"mine.yaml:17: {expected}" in capsys.readouterr().err
 
 
@@ -135,7 +135,7 @@ def test_shared_settings_of_a_checkpoint_are_counted_each_time(
         shared = [shared, shared]
     for part in ("hyper_parameters", "datamodule_hyper_parameters", "vocabulary"):
         torch.save({**content, part: {**content[part], "words": shared}}, tmp_path / "bomb.ckpt")
-        with pytest.raises(UsageError, match="its settings or weights are something else"):
+        with pytest.raises(UsageError, match="its settings or weights have other types or sizes"):
             read_checkpoint(tmp_path / "bomb.ckpt")
 
 
@@ -143,7 +143,7 @@ def test_a_weight_larger_than_its_file_is_refused(checkpoint: str, tmp_path: Pat
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["vast"] = torch.zeros(1).expand(2**40)
     torch.save(content, tmp_path / "bomb.ckpt")
-    with pytest.raises(UsageError, match="its settings or weights are something else"):
+    with pytest.raises(UsageError, match="its settings or weights have other types or sizes"):
         read_checkpoint(tmp_path / "bomb.ckpt")
 
 

@@ -1,105 +1,47 @@
-"""Progress: one line an epoch, and on a terminal a bar below it; both with tokens per second.
+"""Progress of a run: a line for each epoch and, on a terminal, a bar below the lines."""
 
-Lightning's Rich bar draws from a thread of its own, loses lines printed above it and leaves its last state behind.
-"""
-
+import sys
 import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from residense.data.batches import Batch
 
-REDRAWN_EVERY = 0.1  # seconds
+REFRESH_RATE = 10  # batches; reading the loss waits for the device
 
 
-class Throughput:
-    """Counts the tokens of all processes and the seconds of an epoch's training, validation left out."""
+class EpochProgress(TQDMProgressBar):
+    """Prints and logs the scores of each epoch and the tokens per second of its training.
 
-    def __init__(self) -> None:
-        self.tokens, self.seconds, self._since = 0, 0.0, 0.0
-
-    def reset(self) -> None:
-        """Begin an epoch."""
-        self.tokens, self.seconds = 0, 0.0
-
-    def start(self) -> None:
-        """A training batch begins."""
-        self._since = time.perf_counter()
-
-    def stop(self, batch: Batch) -> None:
-        """A training batch ended."""
-        self.seconds += time.perf_counter() - self._since
-        self.tokens += int(batch["num_tokens"])
-
-    @property
-    def rate(self) -> int:
-        """Tokens per second."""
-        return round(self.tokens / self.seconds) if self.seconds else 0
-
-
-class Lines(ProgressBar):
-    """One line an epoch, for logs and pipes."""
+    The tokens are those of all processes; the time excludes validation and loading of batches.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.throughput = Throughput()
-
-    def disable(self) -> None:
-        """Only the main process prints in any case."""
-
-    def enable(self) -> None:
-        """Only the main process prints in any case."""
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.throughput.reset()
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        self.throughput.start()
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        self.throughput.stop(batch)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:
-            pl_module.log("train/tokens_per_s", float(self.throughput.rate), rank_zero_only=True)
-            print(self.summary(trainer, pl_module), flush=True)
+        super().__init__(REFRESH_RATE if sys.stdout.isatty() else 0)
+        self._tokens = 0
+        self._seconds = 0.0
+        self._started_at = 0.0
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return metrics | {"tokens/s": f"{self.throughput.rate:,}"}
+        return metrics | {"tokens/s": f"{self._rate():,}"}
 
-    def summary(self, trainer: L.Trainer, pl_module: L.LightningModule) -> str:
-        """The epoch in a line."""
-        metrics = self.get_metrics(trainer, pl_module).items()
-        shown = (
-            f"{name} {value if isinstance(value, str) else f'{value:.4f}'}"
-            for name, value in metrics
-        )
-        return f"{_epoch(trainer)}  {'  '.join(shown)}"
+    def _rate(self) -> int:
+        return round(self._tokens / self._seconds) if self._seconds else 0
 
+    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(_epoch(trainer))
+        self._tokens = 0
+        self._seconds = 0.0
 
-class Bar(Lines):
-    """The same lines on a terminal, and a bar that is erased before each of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bar: Progress | None = None
-        self._name, self._drawn_at = "", 0.0
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self._started_at = time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -109,74 +51,40 @@ class Bar(Lines):
         batch: Batch,
         batch_idx: int,
     ) -> None:
+        self._seconds += time.perf_counter() - self._started_at
+        self._tokens += int(batch["num_tokens"])
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        rate = f"{self.throughput.rate:,} tokens/s"
-        self._draw(_epoch(trainer), batch_idx + 1, trainer.num_training_batches, rate)
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._draw("validation", batch_idx + 1, trainer.num_val_batches[dataloader_idx])
-
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._draw("test", batch_idx + 1, trainer.num_test_batches[dataloader_idx])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._erase()
-        super().on_train_epoch_end(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        pl_module.log("train/tokens_per_s", float(self._rate()), rank_zero_only=True)
+        line = _epoch(trainer)
+        for name, value in self.get_metrics(trainer, pl_module).items():
+            line += f"  {name} {value if isinstance(value, str) else f'{value:.4f}'}"
+        self.train_progress_bar.clear()
+        print(line, flush=True)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._erase()
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        for bar in (self._train_progress_bar, self._val_progress_bar, self._test_progress_bar):
+            if bar is not None:
+                bar.close()
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._erase()
+    # -- bars are erased when they are done -------------------------------------------------------
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        self._erase()
+    def init_train_tqdm(self) -> Tqdm:
+        return _erased(super().init_train_tqdm())
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._erase()
+    def init_validation_tqdm(self) -> Tqdm:
+        return _erased(super().init_validation_tqdm())
 
-    @rank_zero_only
-    def _draw(self, name: str, done: int, total: float, note: str = "") -> None:
-        if self._bar is None or name != self._name:
-            self._erase()
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(
-                *columns, TextColumn("{task.fields[note]}"), auto_refresh=False, transient=True
-            )
-            self._bar.add_task(name, total=None if total == float("inf") else total, note=note)
-            self._bar.start()
-            self._name = name
-        due = time.monotonic() - self._drawn_at >= REDRAWN_EVERY
-        self._bar.update(self._bar.task_ids[0], completed=done, note=note, refresh=due)
-        self._drawn_at = time.monotonic() if due else self._drawn_at
+    def init_test_tqdm(self) -> Tqdm:
+        return _erased(super().init_test_tqdm())
 
-    def _erase(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+
+def _erased(bar: Tqdm) -> Tqdm:
+    bar.leave = False
+    return bar
 
 
 def _epoch(trainer: L.Trainer) -> str:

@@ -182,10 +182,14 @@ class BatchLoader:
             step = slice(first, first + self.window)
             # The trainer divides the loss by the window, even if the last step has fewer batches.
             divisors = (sum(tokens[step]) / self.window, sum(sentences[step]) / self.window)
-            mine = batches[place][self.rank :: self.world_size]
-            # A process without a share takes part in collectives with a sentence of weight 0.
-            index = mine if len(mine) else batches[place][:1]
-            yield self.data.batch(index, float(len(mine) > 0), tokens[place], *divisors)
+            yield self._share(batches[place], tokens[place], *divisors)
+
+    def _share(self, index: np.ndarray, *sizes: Any) -> Batch:
+        """Return what this process computes of the global batch at `index`."""
+        mine = index[self.rank :: self.world_size]
+        if len(mine):
+            return self.data.batch(mine, 1.0, *sizes)
+        return self.data.batch(index[:1], 0.0, *sizes)  # to take part in collectives
 
     def state(self) -> dict[str, int]:
         """Return the epoch and the number of its batches that were yielded.

@@ -130,12 +130,13 @@ class TextDataModule(L.LightningDataModule):
         if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
             wanted = "three positive shares that sum to 1, or null"
             raise UsageError(f"data.split must be {wanted}; got {list(self.split)}")
-        if self.text is not None and self.path is not None:
+        if self.text is not None and isinstance(self.path, str):
             raise UsageError("give --data.text or --data.path, not both")
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process of each node."""
-        if self._vocabulary is not None and not self.splits and self._stage() != "predict":
+        is_cached = isinstance(self.path, str | None)
+        if is_cached and not self.splits and self._stage() != "predict":
             self.check()
             self.load(self._vocabulary)
 

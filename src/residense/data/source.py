@@ -118,7 +118,8 @@ class Source:
                 examples of a corpus file.
         """
         if texts is None:
-            path = STDIN if self.path in (None, "-") else Path(str(self.path))
+            is_file = isinstance(self.path, str) and self.path != "-"
+            path = Path(str(self.path)) if is_file else STDIN
             file = replace(self._file(path), labeled=False)
             if path != STDIN and not path.is_file():
                 fix = "give --data.path a file or --data.text a text"

@@ -1,4 +1,4 @@
-"""Baselines of a tagger: dictionary lookup, and scores on entities not seen in training."""
+"""Baselines of a tagger: looking up the training entities, and scores on unseen entities."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -7,10 +7,10 @@ from residense.tags import Span
 
 
 class Trie:
-    """Trie of the surface forms of entities, to find them in sentences.
+    """A prefix tree that finds known entities in sentences.
 
     Args:
-        entities: Surface forms of the training entities, each with its most frequent type.
+        entities: The training entities as text, each with its most frequent type.
     """
 
     __slots__ = ("after", "type")
@@ -25,10 +25,13 @@ class Trie:
             node.type = kind
 
     def look_up(self, tokens: Sequence[str]) -> list[Span]:
-        """Return the entities found by surface form, longest match first, from left to right."""
-        found, start = [], 0
+        """Return the known entities in a sentence, from left to right, the longest match first."""
+        found: list[Span] = []
+        start = 0
         while start < len(tokens):
-            match, node, end = None, self, start
+            match = None
+            node = self
+            end = start
             while end < len(tokens) and (node := node.after.get(tokens[end])) is not None:
                 end += 1
                 match = Span(start, end, node.type) if node.type is not None else match
@@ -39,7 +42,7 @@ class Trie:
 
 
 def unseen(tokens: Sequence[str], found: Iterable[Span], entities: Mapping[str, str]) -> list[Span]:
-    """Return the entities whose surface form is not an entity in the training data."""
+    """Return the entities whose text is not an entity in training."""
     return [span for span in found if entity_key(tokens[span.start : span.end]) not in entities]
 
 
@@ -50,7 +53,8 @@ def span_scores(
     hits = expected = predicted = 0
     for right, guess in zip(gold, found, strict=True):
         hits += len(set(right) & set(guess))
-        expected, predicted = expected + len(right), predicted + len(guess)
+        expected += len(right)
+        predicted += len(guess)
     return {
         "precision": hits / max(1, predicted),
         "recall": hits / max(1, expected),

@@ -1,4 +1,4 @@
-"""Text classification scores as a torchmetrics metric.
+"""Scores of text classification as a torchmetrics metric, whose states any number of processes sum.
 
 Shapes: B batch, K classes.
 """
@@ -13,16 +13,15 @@ from torchmetrics import Metric
 
 
 class ClassScores(Metric):
-    """Accuracy, macro-F1, calibration error and confusion matrix of text classification.
+    """Accuracy, macro-F1, calibration error and a confusion matrix of texts.
 
-    All states are sums, so that results are the same on any number of processes. With
-    `multi_label`, a class is predicted if its probability exceeds 0.5, and a text is correct if all
-    of its labels are. The calibration error is the expected calibration error of the most probable
-    class (with `multi_label`, of each class) over 15 bins (Guo et al. 2017, arXiv 1706.04599).
+    With several labels, a text is right if all of its labels are, and a class is predicted above
+    one half. The calibration error is the expected one, of the most probable class (of each class),
+    over 15 bins (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
-        num_classes: Number of classes K.
-        multi_label: Whether a text can have any number of classes.
+        num_classes: Number of classes, K.
+        multi_label: Whether a text has any number of classes.
     """
 
     full_state_update = False
@@ -38,48 +37,47 @@ class ClassScores(Metric):
     def __init__(self, num_classes: int, multi_label: bool = False):
         super().__init__()
         self.multi_label = multi_label
-        counts = {
-            "confusion": (num_classes, num_classes),
-            "found": (num_classes,),
-            "gold": (num_classes,),
-        }
-        counts |= {"hits": (num_classes,), "right": (), "texts": ()}
-        for name, shape in counts.items():
+        shapes = dict.fromkeys(("found", "gold", "hits"), (num_classes,))
+        shapes |= {"confusion": (num_classes, num_classes), "right": (), "texts": ()}
+        for name, shape in shapes.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        # per bin: number of predictions, number of correct ones, and sum of confidences
+        # of each bin: predictions, those that are right, and the sum of their confidence
         self.add_state("bins", torch.zeros(3, self.BINS, dtype=torch.double), dist_reduce_fx="sum")
 
     def update(self, probabilities: Tensor, target: Tensor) -> None:
-        """Add texts from their class probabilities and targets, each [B, K]."""
+        """Add texts with class probabilities and targets [B, K]."""
         gold = target > 0.5
         if self.multi_label:
             chosen = probabilities > 0.5
-            confidence, correct = (
-                torch.where(chosen, probabilities, 1 - probabilities),
-                chosen == gold,
-            )
+            confidence = torch.where(chosen, probabilities, 1 - probabilities)
+            correct = chosen == gold
         else:
-            best, answer = probabilities.argmax(-1), gold.long().argmax(-1)
+            best = probabilities.argmax(-1)
+            answer = gold.long().argmax(-1)
             chosen = F.one_hot(best, gold.shape[1]).bool()
-            confidence, correct = probabilities.amax(-1), best == answer
+            confidence = probabilities.amax(-1)
+            correct = best == answer
             pairs = answer * gold.shape[1] + best
-            self.confusion += torch.bincount(pairs, minlength=gold.shape[1] ** 2).view_as(
-                self.confusion
-            )
-        self.found, self.gold = self.found + chosen.sum(0), self.gold + gold.sum(0)
-        self.hits, self.texts = self.hits + (chosen & gold).sum(0), self.texts + len(gold)
-        self.right = self.right + (chosen == gold).all(-1).sum()
+            found = torch.bincount(pairs, minlength=gold.shape[1] ** 2)
+            self.confusion += found.view_as(self.confusion)
+        self.found += chosen.sum(0)
+        self.gold += gold.sum(0)
+        self.hits += (chosen & gold).sum(0)
+        self.texts += len(gold)
+        self.right += (chosen == gold).all(-1).sum()
         place = (confidence.flatten() * self.BINS).long().clamp(max=self.BINS - 1)
-        values = (
-            torch.stack([torch.ones_like(confidence), correct.to(confidence), confidence])
-            .flatten(1)
-            .double()
-        )
-        self.bins = self.bins + torch.zeros_like(self.bins).index_add_(1, place, values)
+        values = torch.stack([torch.ones_like(confidence), correct.to(confidence), confidence])
+        self.bins.index_add_(1, place, values.flatten(1).double())
 
     def compute(self) -> dict[str, Tensor]:
-        """Return precision, recall and F1 of each class [K], and the overall scores."""
-        precision, recall = self.hits / self.found.clamp(min=1), self.hits / self.gold.clamp(min=1)
+        """Return the scores, from the states of all processes.
+
+        Returns:
+            `precision`, `recall` and `f1` of each class [K]; `accuracy`; `macro_f1` of the classes
+            that occur; `calibration_error`.
+        """
+        precision = self.hits / self.found.clamp(min=1)
+        recall = self.hits / self.gold.clamp(min=1)
         f1 = 2 * self.hits / (self.found + self.gold).clamp(min=1)
         seen = (self.found + self.gold) > 0
         count, right, confidence = self.bins
@@ -93,18 +91,20 @@ class ClassScores(Metric):
         }
 
     def scores(self, names: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:
-        """Return scores to log, and tables by class."""
+        """Return the numbers to log, and the tables by class to save.
+
+        Args:
+            names: Names of the classes.
+        """
         values = self.compute()
-        columns = [values.pop(name).tolist() for name in ("precision", "recall", "f1")]
-        rows = zip(names, *columns, self.gold.tolist(), strict=True)
+        columns = {name: values.pop(name) for name in ("precision", "recall", "f1")}
+        columns["support"] = self.gold
         types = {
-            name: {"precision": p, "recall": r, "f1": f, "support": n} for name, p, r, f, n in rows
+            label: {name: column[i].item() for name, column in columns.items()}
+            for i, label in enumerate(names)
         }
         tables: dict[str, Any] = {"types": types, "support": int(self.texts)}
         if not self.multi_label:
-            tables |= {
-                "confusion": self.confusion.tolist(),
-                "rows": list(names),
-                "columns": list(names),
-            }
+            labels = list(names)
+            tables |= {"confusion": self.confusion.tolist(), "rows": labels, "columns": labels}
         return {name: value.item() for name, value in values.items()}, tables

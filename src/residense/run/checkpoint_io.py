@@ -1,7 +1,7 @@
-"""Saving and reading checkpoints: complete or not there, and without running code they contain.
+"""Saving checkpoints atomically, and reading them without running code that they contain.
 
-Lightning assembles a checkpoint in $TMPDIR: on another filesystem, a full disk leaves a damaged file
-in place of the old one.
+Lightning writes a checkpoint to $TMPDIR first: if that is another filesystem, a full disk leaves a
+damaged file in place of the old one.
 """
 
 import io
@@ -9,7 +9,6 @@ import pickle
 import platform
 import re
 import zipfile
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,12 @@ from residense.settings import configs
 
 
 class AtomicIO(TorchCheckpointIO):
-    """Saves next to the target, then renames; keeps the `last.ckpt` before as `last-previous.ckpt`."""
+    """Saves checkpoints atomically, and keeps the `last.ckpt` before as `last-previous.ckpt`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
+        """Save a checkpoint, for Lightning; an error says how to resume."""
         path = Path(path)
         buffer = io.BytesIO()
         torch.save(checkpoint | {"format": FORMAT, "versions": versions()}, buffer)
@@ -49,7 +49,7 @@ class AtomicIO(TorchCheckpointIO):
         return {**read(path).content}
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint; never a folder or another file, which a hostile one may name."""
+        """Remove a checkpoint, never a folder or another file, which a hostile one may name."""
         if Path(path).suffix == ".ckpt" and Path(path).is_file():
             Path(path).unlink()
 
@@ -70,47 +70,50 @@ def previous(path: Path) -> Path:
 
 
 def newest(path: Path, best: Path) -> Path:
-    """Return the checkpoint at `path`; the one before if it is damaged; the best if there is none.
+    """Return the checkpoint at `path`, or the one before if it is damaged, or the best one.
+
+    Args:
+        path: The checkpoint.
+        best: What to resume from if there is neither.
 
     Raises:
-        UsageError: all of them are damaged.
+        UsageError: The checkpoint and the one before are damaged.
     """
     older = previous(path)
     has_best = best.exists() and path != best
     if not path.exists() and not older.exists():
         if not has_best:
             return path
-        say(f"no {path}: going on from {best}")  # the run ended between its first two saves
+        say(f"no {path}: resuming from {best}")  # the run ended between its first two saves
         return best
     try:
         read(path)
         return path
     except UsageError as error:
         if not older.exists():
-            hint = f"; {best} may be whole: --ckpt_path best" if has_best else ""
+            hint = f"; try {best}: --ckpt_path best" if has_best else ""
             raise UsageError(f"{error}, and there is none before it{hint}") from None
-        say(f"{error}; going on from the one before, {older}")
+        say(f"{error}; resuming from the one before, {older}")
     read(older)
     return older
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a file without running code it may contain, and verify its checksums.
+    """Read a checkpoint without running code that it may contain, and verify its checksums.
 
     Raises:
-        UsageError: the file is damaged, or not a checkpoint of this project and format.
+        UsageError: The file is damaged, or not a checkpoint of this project and format.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no checkpoint {path}")
     try:
         content = _load(path)
-    except pickle.UnpicklingError:
-        reason = "more than tensors and settings"
-        raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
-    except Exception as error:  # torch raises what it likes on damaged files
+    except Exception as error:  # torch raises any error on damaged files
         first = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0]
         reason = first[:120] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it contains more than tensors and settings"
         raise UsageError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
     if fault := _fault(content, path.stat().st_size):
         raise UsageError(f"{path}: {fault}")
@@ -118,9 +121,9 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Any:
-    """Load the content; torch itself ignores checksums, and unpacks what is compressed."""
+    """Load the content; torch itself ignores checksums and decompresses."""
     if not zipfile.is_zipfile(path):
-        raise ValueError("cut off, or something else")
+        raise ValueError("not a complete ZIP file")
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("compressed")
@@ -130,17 +133,17 @@ def _load(path: Path) -> Any:
 
 
 def _fault(content: Any, file_size: int) -> str:
-    """Say why a file is not a checkpoint that this version can use; empty if it is."""
+    """Return why this version cannot use a file as a checkpoint; empty if it can."""
     foreign = "not a checkpoint of this project"
     if not isinstance(content, dict):
-        return f"{foreign}, it is no dictionary"
+        return f"{foreign}, it is not a dictionary"
     if missing := REQUIRED - {"format"} - content.keys():
         return f"{foreign}, it lacks {', '.join(sorted(missing))}"
     if content.get("format") != FORMAT:
         older = "an older" if content.get("format", 0) in range(FORMAT) else "a newer"
         return f"a checkpoint of {older} format; use the version of residense that saved it"
     if not _is_sound(content, file_size):
-        return f"{foreign}, its settings or weights are something else"
+        return f"{foreign}, its settings or weights have other types or sizes"
     if other := {field.name for field in fields(Vocabulary)} ^ content["vocabulary"].keys():
         names = ", ".join(sorted(map(ascii, other)))
         return f"its vocabulary differs in {names[:80]}{Checkpoint(content).saved_by()}"
@@ -157,16 +160,14 @@ def _is_sound(content: dict[str, Any], file_size: int) -> bool:
         return False
     if not all(isinstance(weight, torch.Tensor) for weight in weights):
         return False
-    # an expanded tensor is larger than its file
     sizes = [weight.numel() * weight.element_size() for weight in weights]
-    fits = max(sizes, default=0) <= file_size
-    return fits and _is_bounded(settings) and _is_flat(content["vocabulary"])
-
-
-def _is_bounded(settings: object) -> bool:
-    with suppress(RecursionError):
-        return configs.size(settings) <= configs.LARGEST
-    return False
+    if max(sizes, default=0) > file_size:  # an expanded tensor
+        return False
+    try:
+        is_bounded = configs.size(settings) <= configs.LARGEST
+    except RecursionError:
+        return False
+    return is_bounded and _is_flat(content["vocabulary"])
 
 
 def _is_flat(vocabulary: dict[str, Any]) -> bool:

@@ -6,51 +6,22 @@ import secrets
 import shlex
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from residense.atomic import remove_parts, write_atomically
 from residense.errors import UsageError
 from residense.run import checkpoint_io, lock
 from residense.run.environment import git_state, packages
 
-VARIABLE = "RESIDENSE_RUN_DIR"  # by it the processes of a run find the directory
+VARIABLE = "RESIDENSE_RUN_DIR"  # tells the other processes of a run its directory
 STAGES = {"validate": "val", "test": "test"}
-
-
-@dataclass
-class RunOptions:
-    """Options of a run.
-
-    Args:
-        name: name of the run: runs/NAME/TIME-ID
-        run_dir: directory of the run, new or to continue
-        logger: wandb: W&B (offline without a key) and CSV; csv: CSV alone; none
-        project: project of W&B that the run is logged to
-        output: file for predictions, JSON lines
-        init_from: checkpoint to start the weights from
-        trust: your modules that a checkpoint may import, as a,b
-        save_every_n_steps: write last.ckpt within epochs as well
-        test_after_fit: test the best checkpoint after training
-    """
-
-    name: str = "run"
-    run_dir: str | None = None
-    logger: Literal["wandb", "csv", "none"] = "wandb"
-    project: str = "residense"
-    output: str | None = None
-    init_from: str | None = None
-    trust: str | None = None
-    save_every_n_steps: int | None = None
-    test_after_fit: bool = True
 
 
 class RunDirectory:
     """The files of a run; no other module knows their names.
 
     Args:
-        path: the directory, which may not exist yet.
+        path: The directory, which may not exist yet.
     """
 
     def __init__(self, path: str | Path):
@@ -70,12 +41,14 @@ class RunDirectory:
 
     @classmethod
     def create(cls, name: str, chosen: str | None) -> "RunDirectory":
-        """Return the chosen directory, that of the process which started this one, or a new one.
+        """Return the chosen directory, that of the main process, or a new one.
 
-        A new one is `runs/<name>/<time>-<random id>`.
+        Args:
+            name: Name of the run: a new directory is `runs/<name>/<time>-<random id>`.
+            chosen: The chosen directory, if any.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: It cannot be written.
         """
         inherited = os.environ.get(VARIABLE) if "LOCAL_RANK" in os.environ else None
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -102,25 +75,30 @@ class RunDirectory:
         return sorted(config.parent for config in self.path.glob("*/config.yaml"))
 
     def is_started(self) -> bool:
-        """Return whether a checkpoint was saved there: otherwise the run starts from the beginning."""
+        """Return whether a checkpoint was saved there."""
         return any(self.checkpoints.glob("*.ckpt"))
 
     def claim(self) -> None:
-        """Hold the directory until this process ends; clean up after a process that was killed.
+        """Lock the directory until this process ends; clean up after a process that was killed.
 
         Raises:
-            UsageError: another process holds it.
+            UsageError: Another process has locked it.
         """
         lock.claim(self.path)
         remove_parts(self.path)
         remove_parts(self.checkpoints)
 
     def release(self) -> None:
-        """Release the directory."""
+        """Unlock the directory."""
         lock.release(self.path)
 
     def record(self, config: str, arguments: list[str]) -> None:
-        """Write the resolved config, git, packages and the user's modules; add the command."""
+        """Write the config, the state of git, the packages and the user's modules.
+
+        Args:
+            config: All options, as YAML.
+            arguments: Words of the command line, which are added to those of earlier commands.
+        """
         write_atomically(self.config, config.encode())
         commands = self.path / "command.txt"
         before = commands.read_bytes() if commands.exists() else b""
@@ -136,14 +114,14 @@ def _refuse_unwritable(path: Path) -> None:
     there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return
-    wrong = "is read-only" if there.is_dir() else "is no folder"
+    wrong = "is read-only" if there.is_dir() else "is not a folder"
     raise UsageError(
-        f"{there} {wrong}: the run cannot be kept in {path}; name another folder with --run_dir"
+        f"{there} {wrong}: the run cannot be saved in {path}; name another folder with --run_dir"
     )
 
 
 def _own_modules() -> list[Path]:
-    """The files of modules imported from the working directory, which git may not know."""
+    """Return the files of modules imported from the working directory."""
     modules = list(sys.modules.values())
     files = {Path(getattr(module, "__file__", None) or "").resolve() for module in modules}
     here = (file for file in files if file.parent == Path.cwd() and file.is_file())

@@ -1,10 +1,11 @@
-"""What a run was made with: versions, devices, packages and the state of git."""
+"""Versions, devices, packages and the state of git, as a run records them."""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ COMMANDS = ("rev-parse HEAD", "rev-parse --abbrev-ref HEAD", "status --short", "
 
 
 def packages() -> str:
-    """Return Python, the platform and all installed packages, one per line."""
+    """Return Python, the platform and all installed packages, one on each line."""
     found = importlib.metadata.distributions()
     installed = sorted({f"{each.metadata['Name']}=={each.version}" for each in found})
     return "\n".join([f"# {_python()}", *installed, ""])
@@ -45,20 +46,16 @@ def _python() -> str:
 
 def git_state() -> str:
     """Return commit, branch and uncommitted changes, or a line that says why there are none."""
-    parts = []
-    for command in COMMANDS:
-        try:
-            done = subprocess.run(
-                ["git", *command.split()],
-                cwd=Path(__file__).parent,
-                capture_output=True,
-                text=True,
-                timeout=10,
-                errors="replace",
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return "git is not available\n"
-        if done.returncode:
-            return "not a git repository\n"
-        parts.append(f"# git {command}\n{done.stdout}")
-    return "\n".join(parts)
+    try:
+        return "\n".join(f"# git {command}\n{_git(command)}" for command in COMMANDS)
+    except subprocess.CalledProcessError:
+        return "not a git repository\n"
+    except (OSError, subprocess.TimeoutExpired):
+        return "git is not available\n"
+
+
+def _git(command: str) -> str:
+    options: dict[str, Any] = {"text": True, "errors": "replace", "timeout": 10, "check": True}
+    words = ["git", *command.split()]
+    folder = Path(__file__).parent
+    return subprocess.run(words, cwd=folder, capture_output=True, **options).stdout

@@ -1,4 +1,4 @@
-"""Preemption: a signal asks a run to stop, the run saves after the current step and is requeued.
+"""Preemption: after a signal, a run saves at the end of the current step and is requeued.
 
 Lightning saves inside the signal handler, wherever the process happens to be, trains on after the
 requeue, and exits as a success. Here the handler only sets a flag, which `callbacks.last.Last`
@@ -19,9 +19,6 @@ from residense.errors import UsageError
 from residense.messages import say
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-ENDED = (
-    r"\bJobState=(BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|TIMEOUT)\b"
-)
 MAX_RESTARTS = 100  # so that a job that is requeued before its first step does not loop forever
 
 
@@ -29,9 +26,9 @@ class StopSignals:
     """Signal handlers that set a flag.
 
     Attributes:
-        received: the signal that was received, if any.
-        deferred: whether the flag is checked: if not, a signal ends the process at once. SIGUSR1
-            always waits, as schedulers send it long before the end.
+        received: The signal that was received, if any.
+        deferred: Whether the flag is checked; otherwise a signal ends the process at once, except
+            for SIGUSR1, which schedulers send long before the end.
     """
 
     def __init__(self) -> None:
@@ -78,7 +75,7 @@ class Stopped(SystemExit):
         self.number = number
 
 
-# -- SLURM --------------------------------------------------------------------------------------------
+# -- SLURM -----------------------------------------------------------------------------------------
 
 
 def in_job() -> bool:
@@ -90,19 +87,19 @@ def layout(num_nodes: int, devices: int | str | list[int]) -> dict[str, int]:
     """Return `num_nodes` and `devices` of the trainer as SLURM has allocated them.
 
     Raises:
-        UsageError: the options differ, or one of several tasks was started without srun and would
+        UsageError: The options differ, or one of several tasks was started without srun and would
             wait for the others forever.
     """
     nodes = int(os.environ.get("SLURM_NNODES", "1"))
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))
     if "SLURM_JOB_ID" in os.environ and not in_job() and tasks > 1:
         raise UsageError(
-            f"a SLURM job of {tasks} tasks, but started without srun: write `srun python main.py ...`"
+            f"a SLURM job of {tasks} tasks, but started without srun: use `srun python main.py ...`"
         )
     if num_nodes not in (1, nodes) or devices not in ("auto", -1, tasks // nodes):
         raise UsageError(
-            f"SLURM gives {nodes} nodes with {tasks // nodes} tasks each, but --trainer.num_nodes is "
-            f"{num_nodes} and --trainer.devices {devices}: leave both out"
+            f"SLURM gives {nodes} nodes with {tasks // nodes} tasks each, but --trainer.num_nodes "
+            f"is {num_nodes} and --trainer.devices {devices}: leave both out"
         )
     return {"num_nodes": nodes, "devices": tasks // nodes}
 
@@ -133,13 +130,6 @@ def comes_back(number: int) -> bool:
     return number == signal.SIGUSR1 or _is_preempted(_show(str(job())))
 
 
-def has_ended(number: str) -> bool:
-    """Return whether a job has certainly ended; SLURM forgets a job after some minutes."""
-    if shutil.which("scontrol") is None:
-        return False
-    return re.search(ENDED, _show(number)) is not None
-
-
 def _show(number: str) -> str:
     command = ["scontrol", "show", "job", "-o", number]
     return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
@@ -155,8 +145,8 @@ def exceeds_grace(seconds: float) -> bool:
     grace = float(os.environ.get("RESIDENSE_GRACE", "inf"))
     if seconds > grace:
         say(
-            f"from one chance to stop to the next, with a checkpoint, it took {seconds:.0f} s, but "
-            f"--signal gives only {grace:.0f} s before the time limit: submit with a longer --grace"
+            f"the longest step with its checkpoint took {seconds:.0f} s, but --signal gives only "
+            f"{grace:.0f} s before the time limit: submit with a longer --grace"
         )
     return seconds > grace
 

@@ -1,6 +1,5 @@
 """The trainer of a command: its callbacks, loggers and plugins."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from residense.callbacks.last import Last
-from residense.callbacks.progress import Bar, Lines
+from residense.callbacks.progress import EpochProgress
 from residense.callbacks.report import Report
 from residense.errors import UsageError
 from residense.run import preemption
@@ -48,7 +47,7 @@ def make_trainer(
     config["enable_progress_bar"] = shows_progress
     config["callbacks"] = _as_list(config["callbacks"])
     if shows_progress:
-        config["callbacks"].append(Bar() if sys.stdout.isatty() else Lines())
+        config["callbacks"].append(EpochProgress())
     config["callbacks"].append(Report(run, _output(options.command, given, run)))
     if fits and run is not None:
         config["callbacks"] += _fit_callbacks(parts, given, run, config["enable_checkpointing"])

@@ -1,6 +1,6 @@
-"""Numbers with bounds, as types of options: what lies outside is refused on the command line, before anything is made.
+"""Types of options for numbers with bounds, which the parser checks before anything is made.
 
-To Python and to checkpoints they are plain `int` and `float`.
+Their values are plain `int` and `float`, also in checkpoints.
 """
 
 from contextlib import suppress
@@ -11,7 +11,7 @@ from jsonargparse.typing import register_type
 
 
 def _bounded(name: str, base: type, low: float, high: float, said: str) -> Any:
-    """A type whose values are those of `base` between two bounds."""
+    """Return a type whose values are those of `base` between two bounds."""
 
     def check(value: Any, _: Any = None) -> bool:
         return type(value) in (int, base) and low <= value <= high

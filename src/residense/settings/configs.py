@@ -1,7 +1,7 @@
-"""Reading configs: YAML within bounds, and fragments that are found wherever the config that names them lies."""
+"""Reading configs: YAML of limited size, and fragments that are found by name."""
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from jsonargparse import get_loader, set_loader
 
 from residense.errors import UsageError
 
-LARGEST = 100_000  # characters of a file, and of its content once all aliases are written out
+LARGEST = 100_000  # characters of a file, and of its content with all aliases expanded
 INSTALLED = Path(__file__).parents[1] / "_configs"
 SHIPPED = INSTALLED if INSTALLED.exists() else Path(__file__).parents[3] / "configs"
 
@@ -18,39 +18,37 @@ _yaml_load = get_loader("yaml")
 
 
 def install(trusted: Collection[str] | None) -> None:
-    """Have the parser read configs, fragments and values by these rules, seen from the working directory.
+    """Make the parser read configs, fragments and values by the rules of this module.
 
     Args:
-        trusted: modules of the user that these may name; null for any, where all of them are the user's.
+        trusted: The user's modules that these may name; null for any, if the settings are the
+            user's.
     """
-    from residense.settings import (
-        trust,  # which imports torch; scripts that read a config do not need it
-    )
+    from residense.settings import trust  # imports torch, which scripts that read a config avoid
 
-    folders = (Path.cwd(), *_folders())
+    start = Path.cwd()  # the parser works in the folder of the config that it reads
+    folders = _folders()
 
     def load(text: str) -> Any:
         content = _parse(text)
         trust.allow(content, trusted)
-        return content if isinstance(content, str) else _locate(content, (Path.cwd(), *folders))
+        if isinstance(content, str):
+            return content
+        return _with_paths(content, (Path.cwd(), start, *folders))
 
     set_loader("yaml", load, (yaml.YAMLError,))
 
 
 def _folders() -> tuple[Path, ...]:
-    """Where configs and fragments are looked up by name."""
+    """Return where configs and fragments are looked up by name."""
     return Path("configs").absolute(), SHIPPED
 
 
 def _parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
     """Read YAML.
 
-    Args:
-        text: the YAML.
-        load: reads it, by default as the parser does.
-
     Raises:
-        yaml.YAMLError: it is malformed, or larger than a config can be.
+        yaml.YAMLError: The text is malformed, or larger than a config can be.
     """
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"more than {LARGEST:,} characters")
@@ -66,7 +64,12 @@ def _parse(text: str, load: Callable[[str], Any] = _yaml_load) -> Any:
 
 
 def size(content: object, known: dict[int, int] | None = None) -> int:
-    """The number of values and characters in lists, dicts and YAML nodes, where what is shared counts each time."""
+    """Count values and characters in lists, dicts and YAML nodes; what is shared counts each time.
+
+    Args:
+        content: What to count.
+        known: Sizes by the id of the object, for the recursion.
+    """
     known = {} if known is None else known
     content = content.value if isinstance(content, yaml.Node) else content
     if isinstance(content, str):
@@ -74,7 +77,7 @@ def size(content: object, known: dict[int, int] | None = None) -> int:
     if not isinstance(content, dict | list | tuple | set):
         return 1
     if id(content) not in known:
-        known[id(content)] = LARGEST + 1  # of what contains itself
+        known[id(content)] = LARGEST + 1  # if it contains itself
         parts = (*content, *content.values()) if isinstance(content, dict) else content
         known[id(content)] = 1 + sum(size(part, known) for part in parts)
     return known[id(content)]
@@ -84,7 +87,7 @@ def read(path: Path) -> dict[str, Any]:
     """Read a config file.
 
     Raises:
-        UsageError: names the file, and the line where it is malformed.
+        UsageError: Names the file, and the line where it is malformed.
     """
     try:
         if path.stat().st_size > 4 * LARGEST:
@@ -95,55 +98,48 @@ def read(path: Path) -> dict[str, Any]:
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict | None):
-        raise UsageError(
-            f"{path}: a config holds `option: value` lines, this holds {type(content).__name__}"
-        )
+        kind = type(content).__name__
+        raise UsageError(f"{path}: a config contains `option: value` lines; got {kind}")
     return content or {}
 
 
 def find(name: str) -> Path:
-    """The config of that name: an existing file, or one in `configs/`.
+    """Return the config of that name: an existing file, or one in `configs/`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: There is none.
     """
-    found = _first(name, (Path(), *_folders()))
-    if found is None:
-        raise UsageError(f"no config {name}, neither here nor in configs/; there are: {known()}")
-    return found
+    for folder in (Path(), *_folders()):
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(f"no config {name}, neither here nor in configs/; there are: {known()}")
 
 
 def find_fragment(word: str) -> str:
-    """A word of the command line; a value that names a fragment, such as block/lstm.yaml, as its path."""
+    """Return a word of the command line; if its value names a fragment, with the path of it."""
     option, equals, value = word.rpartition("=")
-    return f"{option}{equals}{_path(value, (Path(), *_folders()))}"
+    return f"{option}{equals}{_with_paths(value, (Path(), *_folders()))}"
 
 
 def known() -> str:
-    """The names of all configs."""
+    """Return the names of all configs."""
     return ", ".join(sorted({path.name for folder in _folders() for path in folder.glob("*.yaml")}))
 
 
-def _locate(content: Any, folders: Iterable[Path]) -> Any:
-    """The content with a path in place of each name of a fragment."""
+def _with_paths(content: Any, folders: tuple[Path, ...]) -> Any:
+    """Replace the names of fragments, such as block/lstm.yaml, by their paths."""
     if isinstance(content, dict):
-        return {key: _locate(value, folders) for key, value in content.items()}
+        return {key: _with_paths(value, folders) for key, value in content.items()}
     if isinstance(content, list):
-        return [_locate(value, folders) for value in content]
-    return _path(content, folders) if isinstance(content, str) else content
-
-
-def _path(value: str, folders: Iterable[Path]) -> str:
-    found = _first(value, folders) if value.endswith((".yaml", ".yml")) else None
-    return value if found is None else os.fspath(found)
-
-
-def _first(name: str, folders: Iterable[Path]) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+        return [_with_paths(value, folders) for value in content]
+    if isinstance(content, str) and content.endswith((".yaml", ".yml")):
+        paths = (folder / content for folder in folders)
+        return next((os.fspath(path) for path in paths if path.is_file()), content)
+    return content
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as a file gives them: with lists for tuples, and without their source."""
+    """Return settings as a file contains them: with lists for tuples, and without their source."""
     return _plain(settings)
 
 
@@ -154,8 +150,15 @@ def _plain(value: object) -> Any:
 
 
 def differences(before: object, now: object, place: str = "") -> dict[str, tuple[object, object]]:
-    """Return the options that differ between two configs, as typed, with both values."""
-    before, now = _plain(before), _plain(now)
+    """Return the options that differ between two configs, with both values.
+
+    Args:
+        before: A config, or a value in it.
+        now: The same of the other one.
+        place: Option of these values, for the recursion.
+    """
+    before = _plain(before)
+    now = _plain(now)
     name = place.replace(".init_args", "")
     if not isinstance(before, dict) or not isinstance(now, dict):
         return {} if before == now else {name: (before, now)}

@@ -59,7 +59,7 @@ class RunOptions:
         run_dir: Directory of the run, new or to resume.
         ckpt_path: Checkpoint to resume from or to use; `last` or `best` of --run_dir, or a file.
         init_from: Checkpoint that a new run takes its weights from.
-        logger: `wandb` logs to W&B (offline without a key) and metrics.csv; `csv` to metrics.csv alone; `none` nowhere.
+        logger: `wandb` (offline without a key) and `tensorboard` also write metrics.csv, `csv` only that.
         project: Project of W&B that the run is logged to.
         output: File for the predictions, as JSON lines.
         trust: Modules of yours that a checkpoint may import, separated by commas.
@@ -73,7 +73,7 @@ class RunOptions:
     run_dir: str | None = None
     ckpt_path: str | None = None
     init_from: str | None = None
-    logger: Literal["wandb", "csv", "none"] = "wandb"
+    logger: Literal["wandb", "tensorboard", "csv", "none"] = "wandb"
     project: str = "residense"
     output: str | None = None
     trust: str | None = None
@@ -121,7 +121,7 @@ class Options(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the words, and refuse what must not be called."""
         try:
-            self.config = parser.parse_args(args)
+            self.config = parser.parse_args(self.arranged)
         except UsageError as error:
             raise UsageError(with_source(str(error), self.arranged)) from None
         except SyntaxError as error:  # in a file of the user that an option names

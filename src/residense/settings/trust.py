@@ -1,9 +1,10 @@
-"""What the names in options, configs and checkpoints may import, and what may be called of it.
+"""What the names in options, configs and checkpoints may import, and which of it may be called.
 
-jsonargparse imports what a `class_path` names and calls it. Two checks stand in front of that. `allow` decides by name,
-before anything is imported: modules of this package, of an installed one, and of the user's own files where these are
-trusted. `check` decides by what a name stands for, before anything is called: a class under the base that its option is
-annotated with, or one of `FUNCTIONS`. What neither knows is refused.
+jsonargparse imports what a `class_path` names and calls it. Two checks come before that. `allow`
+decides by name, before anything is imported: modules of this package, of an installed one, and of
+the user's own files where these are trusted. `check` decides by what a name refers to, before
+anything is called: a subclass of what its option is annotated with, or one of `FUNCTIONS`. All else
+is refused.
 """
 
 import inspect
@@ -32,22 +33,22 @@ PACKAGES = (__name__.partition(".")[0], "torch", "lightning")
 NEVER = sys.stdlib_module_names | {"__main__", "jsonargparse"}
 DOTTED = re.compile(r"(?<![\w./-])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 CLASS_PATHS = ("class_path", "_class_path")
-FILE = "__path__"  # where the parser keeps which file settings were read from
+FILE = "__path__"  # key under which the parser stores the file that settings were read from
 
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(PACKAGES))
 set_parsing_settings(instantiate_subclass_spec_in_any=False)  # data that looks like a class
 
 
-# -- by name ----------------------------------------------------------------------------------------------------------
+# -- by name ---------------------------------------------------------------------------------------
 
 
 def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
-    """Where a top-level module would be imported from. Nothing is imported.
+    """Return where a top-level module would be imported from, without importing it.
 
     Returns:
-        `installed` for a package in site-packages and for this one; `own` for a file or folder elsewhere, such as the
-        working directory; `missing` for what does not exist; `never` for the standard library, and for a file that
-        stands in front of an installed package of the same name.
+        `installed` for a package in site-packages and for this one; `own` for a file or folder
+        elsewhere, such as the working directory; `missing` if there is none; `never` for the
+        standard library, and for a file that hides an installed package of the same name.
     """
     if module in NEVER:
         return "never"
@@ -63,45 +64,72 @@ def origin(module: str) -> Literal["installed", "own", "missing", "never"]:
     if spec.has_location and spec.origin:
         places = [spec.origin]
     site = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    if places and all(_lies_in(place, site) for place in places):
+    if places and all(_is_in(place, site) for place in places):
         return "installed"
     return "own" if PathFinder.find_spec(module, site) is None else "never"
 
 
-def _lies_in(place: str, folders: Iterable[str]) -> bool:
-    """Whether a file or folder lies in one of the folders, where it may be a link to somewhere else."""
+def _is_in(place: str, folders: Iterable[str]) -> bool:
+    """Return whether a file is in one of the folders; it may itself be a link to elsewhere."""
     parent = Path(place).parent.resolve()
     return any(parent.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
+def own_file(module: str) -> Path | None:
+    """Return the file of a top-level module, without importing it."""
+    spec = find_spec(module) if module not in NEVER else None
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
 def modules(settings: object) -> set[str]:
-    """The top-level modules of all dotted names in settings."""
+    """Return the top-level modules of all dotted names in settings."""
     return {name.partition(".")[0] for name in _names(settings)}
 
 
+def own_modules(settings: object) -> set[str]:
+    """Return the user's modules whose classes settings name."""
+    named = {name.partition(".")[0] for name in _class_paths(settings)}
+    return {module for module in named if origin(module) == "own"}
+
+
+def kept_modules(copies: Path) -> set[str]:
+    """Return the user's modules whose file still equals the copy that a run made of it."""
+    kept = set()
+    for copy in copies.glob("*.py"):
+        file = own_file(copy.stem) if origin(copy.stem) == "own" else None
+        # the file of a package has another name
+        if file is not None and file.name == copy.name and file.read_bytes() == copy.read_bytes():
+            kept.add(copy.stem)
+    return kept
+
+
 def _names(settings: object) -> Iterator[str]:
-    return (name for text in _strings(settings) for name in DOTTED.findall(text))
+    for value in _walk(settings):
+        if isinstance(value, str):
+            yield from DOTTED.findall(value)
 
 
-def _strings(settings: object) -> Iterator[str]:
-    if isinstance(settings, str):
-        yield settings
-    for part in _parts(settings):
-        yield from _strings(part)
+def _class_paths(settings: object) -> Iterator[str]:
+    for value in _walk(settings):
+        if isinstance(value, dict):
+            yield from (value[key] for key in CLASS_PATHS if isinstance(value.get(key), str))
 
 
-def _parts(settings: object) -> Iterable[Any]:
-    if isinstance(settings, dict):
-        return settings.values()
-    return settings if isinstance(settings, list | tuple) else ()
+def _walk(settings: object) -> Iterator[Any]:
+    """Yield all values in nested dicts and lists, and these themselves."""
+    yield settings
+    if isinstance(settings, dict | list | tuple):
+        for part in settings.values() if isinstance(settings, dict) else settings:
+            yield from _walk(part)
 
 
 def allow(settings: object, trusted: Collection[str] | None = None) -> None:
-    """Allow the import of the modules that settings name, as far as they are trusted, and of no others.
+    """Allow to import the trusted modules that settings name, and no others.
 
     Args:
-        settings: words of a command line, or the content of a config or checkpoint.
-        trusted: modules of the user that are trusted; null for all that the settings name, where these are the user's.
+        settings: Words of a command line, or the content of a config or checkpoint.
+        trusted: The user's modules that are trusted; null for all that the settings name, if the
+            settings are the user's.
     """
     allowed, denied = [], []
     for module in modules(settings):
@@ -114,10 +142,10 @@ def allow(settings: object, trusted: Collection[str] | None = None) -> None:
 
 
 def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) -> None:
-    """Refuse settings of a checkpoint that name a class in a file of the user that is not trusted.
+    """Refuse settings of a checkpoint that name a class in a file that the user does not trust.
 
     Raises:
-        UsageError: names the class, the file and the option that trusts it.
+        UsageError: Names the class, the file and the option that trusts it.
     """
     for name in _class_paths(settings):
         module = name.partition(".")[0]
@@ -128,60 +156,26 @@ def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) ->
             )
 
 
-def own_modules(settings: object) -> set[str]:
-    """The user's modules whose classes settings name."""
-    return {
-        module
-        for name in _class_paths(settings)
-        if origin(module := name.partition(".")[0]) == "own"
-    }
-
-
-def _class_paths(settings: object) -> Iterator[str]:
-    if isinstance(settings, dict):
-        yield from (settings[key] for key in CLASS_PATHS if isinstance(settings.get(key), str))
-    for part in _parts(settings):
-        yield from _class_paths(part)
-
-
-def own_file(module: str) -> Path | None:
-    """The file of a top-level module, which is not imported for that."""
-    spec = find_spec(module) if module not in NEVER else None
-    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
-
-
-def kept_modules(copies: Path) -> set[str]:
-    """The user's files that are equal to the copies that a run has made of them; packages have none."""
-    kept = set()
-    for copy in copies.glob("*.py"):
-        file = own_file(copy.stem) if origin(copy.stem) == "own" else None
-        if file is not None and file.name == copy.name and file.read_bytes() == copy.read_bytes():
-            kept.add(copy.stem)
-    return kept
-
-
-# -- by what a name stands for -----------------------------------------------------------------------------------------
+# -- by what a name refers to ----------------------------------------------------------------------
 
 
 def check(settings: object, hint: object, option: str, default: object = None) -> None:
-    """See that parsed settings name nothing but classes of the kind that is asked for.
+    """Check that parsed settings name only classes of the kind that the option asks for.
 
     Args:
-        settings: a class_path with its init_args, or any other value; lists and dicts of them.
-        hint: annotation of the option.
-        option: its name.
-        default: its default, which may be any function.
+        settings: A class_path with its init_args, or any other value; lists and dicts of them.
+        hint: Annotation of the option.
+        option: Name of the option.
+        default: Default of the option, which may be any function.
 
     Raises:
-        UsageError: names the option and what it was given.
+        UsageError: Names the option and its value.
     """
     if isinstance(settings, dict) and "class_path" in settings:
         cls = _class(settings["class_path"], hint, option)
         check_arguments(cls, settings.get("init_args") or {}, option)
     elif isinstance(settings, dict):
-        for key, value in settings.items():
-            if key != FILE:
-                check(value, hint, option, default)
+        check([value for key, value in settings.items() if key != FILE], hint, option, default)
     elif isinstance(settings, list | tuple):
         for value in settings:
             check(value, hint, option, default)
@@ -192,8 +186,13 @@ def check(settings: object, hint: object, option: str, default: object = None) -
 
 
 def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
-    """The same for the arguments of a class; null is refused where the annotation excludes it."""
-    hints, parameters = _hints(cls), inspect.signature(cls).parameters
+    """Check the arguments of a class; refuse null where the annotation excludes it.
+
+    Raises:
+        UsageError: Names the option and its value.
+    """
+    hints = _hints(cls)
+    parameters = inspect.signature(cls).parameters
     for name, value in arguments.items():
         if name == FILE:
             continue
@@ -208,9 +207,10 @@ def check_arguments(cls: type, arguments: dict[str, Any], option: str) -> None:
 
 
 def _class(name: str, hint: object, option: str) -> type:
-    """The class of that name, which jsonargparse has imported if it is of any use."""
+    """Return the class of that name, which jsonargparse has imported if it can be used."""
     module, _, attribute = name.rpartition(".")
-    found, bases = getattr(sys.modules.get(module), attribute, None), _bases(hint)
+    found = getattr(sys.modules.get(module), attribute, None)
+    bases = _bases(hint)
     if inspect.isclass(found) and issubclass(found, bases):
         return found
     if not bases:
@@ -220,8 +220,9 @@ def _class(name: str, hint: object, option: str) -> type:
 
 
 def _bases(hint: object) -> tuple[type, ...]:
-    """The classes that an annotation asks for, those that a factory has to return included."""
-    kind, parts = get_origin(hint) or hint, get_args(hint)
+    """Return the classes that an annotation asks for, or that a factory of it has to return."""
+    kind = get_origin(hint) or hint
+    parts = get_args(hint)
     if getattr(kind, "__module__", "") in ("builtins", "collections.abc", "types", "typing"):
         parts = parts[-1:] if kind is Callable else parts
         return tuple(base for part in parts for base in _bases(part))
@@ -229,7 +230,7 @@ def _bases(hint: object) -> tuple[type, ...]:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """Annotations of the arguments of a class and its bases; what cannot be resolved counts as any module."""
+    """Return the annotations of the arguments of a class and its bases."""
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         init = inspect.unwrap(vars(base).get("__init__", object.__init__))
@@ -237,6 +238,6 @@ def _hints(cls: type) -> dict[str, Any]:
             one = SimpleNamespace(__annotations__={name: annotation})
             try:
                 hints |= get_type_hints(one, init.__globals__)
-            except NameError:  # imported for type checkers alone
+            except NameError:  # imported for type checkers only
                 hints[name] = nn.Module | None
     return hints
