@@ -76,10 +76,10 @@ def check(root: Path, old: str, new: str) -> None:
     """Reject invalid package names, and names that could not be told apart from other words."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", new) or keyword.iskeyword(new) or "__" in new:
         sys.exit(
-            f"error: {new!r} is no name for a package: use lower-case letters, digits and single underscores"
+            f"error: {new!r} is not a valid name: use lowercase letters, digits and single underscores"
         )
     if new in sys.stdlib_module_names:
-        sys.exit(f"error: {new} is a module of Python itself: use another name")
+        sys.exit(f"error: {new} is a module of the standard library: choose another name")
     word = re.compile("|".join(rf"(?<![A-Za-z0-9]){form}(?![A-Za-z0-9])" for form in forms(new)))
     for path in files(root):
         place = path.relative_to(root)
@@ -87,8 +87,7 @@ def check(root: Path, old: str, new: str) -> None:
             continue
         for number, line in enumerate(renamed(_read(path), old, "").splitlines(), 1):
             if word.search(line):
-                wrong = f"{place}:{number} has the word {new!r} already, and nobody could tell them apart afterwards"
-                sys.exit(f"error: {wrong}: use another name")
+                sys.exit(f"error: {place}:{number} already contains {new!r}: choose another name")
 
 
 def rename(root: Path, new: str) -> list[str]:
@@ -105,7 +104,7 @@ def rename(root: Path, new: str) -> list[str]:
             path.write_bytes(after.encode("utf-8", "surrogateescape"))
             said.append(f"{path.relative_to(root)}: {changed} line{'s' * (changed > 1)}")
     os.rename(root / "src" / old, root / "src" / new)
-    return [*said, f"src/{old}/ is src/{new}/"]
+    return [*said, f"src/{old}/ is now src/{new}/"]
 
 
 def _read(path: Path) -> str:
@@ -118,7 +117,7 @@ def main() -> None:
         sys.exit(__doc__)
     old, new = package(ROOT), sys.argv[1]
     said = rename(ROOT, new)
-    print("\n".join(said) if said else f"the project is called {new}: nothing to do")
+    print("\n".join(said) if said else f"the project is already called {new}: nothing to do")
     if said:
         print(f"next: pip uninstall -y {old}; pip install -e '.[dev]' && pytest")
 

@@ -56,7 +56,7 @@ def check(run: Path, options: list[str]) -> None:
         ]
         more = f" and {len(shown) - 3} more" * (len(shown) > 3)
         raise ValueError(
-            f"{run} holds another experiment: {'; '.join(shown[:3])}{more}: use another folder"
+            f"{run} contains a different run: {'; '.join(shown[:3])}{more}: use another directory"
         )
     if finished:  # any other run compares the data when it is resumed
         check_data_and_code(run, now.make_data())
@@ -78,16 +78,16 @@ def check_data_and_code(run: Path, data: Any) -> None:
     before = checkpoint.data_state(data).get("fingerprint")
     now = data.fingerprint
     if before is None:
-        raise ValueError(f"{run} does not say which data it was trained on: use another folder")
+        raise ValueError(f"{run} does not record its training data: use another directory")
     if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
         raise ValueError(
-            f"{run} was trained on other data, {', '.join(changed)} changed since: use another folder"
+            f"{run} was trained on other data ({', '.join(changed)} changed): use another directory"
         )
     if checkpoint.version != __version__ or _code((run / "git.txt").read_text()) != _code(
         git_state()
     ):
         print(
-            f"{run} was trained by another version of the code, see {run / 'git.txt'}",
+            f"{run} was trained with another version of the code, see {run / 'git.txt'}",
             file=sys.stderr,
         )
 

@@ -43,7 +43,7 @@ def command(words: Sequence[str]) -> tuple[list[str], bool]:
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus-per-node", type=int, default=0)
     parser.add_argument(
-        "--tasks-per-node", type=int, help="processes on a node; one for each GPU if left out"
+        "--tasks-per-node", type=int, help="processes per node; by default one per GPU"
     )
     parser.add_argument("--cpus-per-task", type=int, default=4)
     parser.add_argument(
@@ -53,11 +53,15 @@ def command(words: Sequence[str]) -> tuple[list[str], bool]:
         help="seconds before the time limit at which the run saves",
     )
     for name in SBATCH:
-        parser.add_argument(f"--{name}", help="as sbatch has it")
+        parser.add_argument(f"--{name}", help="option of sbatch")
     parser.add_argument(
-        "--sweep", type=Path, help="a grid of configs/sweeps: an array with a task for each cell"
+        "--sweep",
+        type=Path,
+        help="grid of configs/sweeps, submitted as an array with a task per cell",
     )
-    parser.add_argument("--dry-run", action="store_true", help="show the command, submit nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the command and submit nothing"
+    )
     options, rest = parser.parse_known_args(words)
     tasks = options.tasks_per_node or max(1, options.gpus_per_node)
     exported = ["ALL", f"RESIDENSE_GRACE={options.grace}"]

@@ -27,7 +27,7 @@ def cells(path: Path) -> list[list[str]]:
         SystemExit: The file is not a grid that can be run.
     """
     if not path.is_file():
-        sys.exit(f"error: no sweep {path}; there are some in configs/sweeps/")
+        sys.exit(f"error: {path} does not exist; configs/sweeps/ has examples")
     try:
         sweep = configs.read(path)
         given = [
@@ -44,10 +44,11 @@ def cells(path: Path) -> list[list[str]]:
             if isinstance(error, KeyError)
             else str(error).splitlines()[0]
         )
-        sys.exit(f"error: {path}: not a sweep like those in configs/sweeps/: {reason}")
+        sys.exit(f"error: {path}: not a sweep as in configs/sweeps/: {reason}")
     if method != "grid" or not all(isinstance(values, list) for _, values in given):
         sys.exit(
-            f"error: {path}: only `method: grid`, with `values` for each parameter, has cells; use `wandb sweep`"
+            f"error: {path}: not a grid (`method: grid` with `values` of each parameter); "
+            "use `wandb sweep`"
         )
     pairs = ([f"--{name}={value}" for value in values] for name, values in given)
     return [[*fixed, *cell] for cell in itertools.product(*pairs)]

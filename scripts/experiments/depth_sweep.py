@@ -182,11 +182,9 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--wnut17")
-    parser.add_argument(
-        "--block", choices=BLOCKS, help="only the cells of one block, as for two processes at once"
-    )
-    parser.add_argument("--rows", help="only the cells of these rows, such as 'width 64'")
-    parser.add_argument("--depths", type=int, nargs="+", help="only the cells of these depths")
+    parser.add_argument("--block", choices=BLOCKS, help="train only cells of this block")
+    parser.add_argument("--rows", help="train only these rows, such as 'width 64'")
+    parser.add_argument("--depths", type=int, nargs="+", help="train only these depths")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -133,10 +133,10 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=5, help="rounds")
     parser.add_argument(
-        "--epochs", type=int, default=5, help="of each run; the first and the last are left out"
+        "--epochs", type=int, default=5, help="epochs per run; the first and last are excluded"
     )
     parser.add_argument(
-        "--batch_tokens", type=int, nargs="+", default=[512, 4096], help="of the global batch"
+        "--batch_tokens", type=int, nargs="+", default=[512, 4096], help="size of the global batch"
     )
     parser.add_argument("--devices", default="cpu", help="cpu or gpu")
     own, others = parser.parse_known_args()

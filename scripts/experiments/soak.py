@@ -73,11 +73,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=20, help="runs, or signals on SLURM")
+    parser.add_argument("--n", type=int, default=20, help="number of runs, or of signals on SLURM")
     parser.add_argument(
-        "--seed", type=int, default=random.randrange(10**6), help="by which points are drawn"
+        "--seed", type=int, default=random.randrange(10**6), help="seed of the points"
     )
-    parser.add_argument("--slurm", action="store_true", help="signals on a real SLURM instead")
+    parser.add_argument("--slurm", action="store_true", help="send signals on a real SLURM")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     begin = time.monotonic()

@@ -56,7 +56,7 @@ def test_nothing_of_the_old_name_is_left(fork: Path, git: bool) -> None:
     before = contents(fork)
     done = rename(fork, NEW)
     assert done.returncode == 0, done.stderr
-    assert f"src/{NAME}/ is src/{NEW}/" in done.stdout and "README.md: " in done.stdout
+    assert f"src/{NAME}/ is now src/{NEW}/" in done.stdout and "README.md: " in done.stdout
     after = contents(fork)
     assert after.keys() == {name.replace(f"src/{NAME}/", f"src/{NEW}/") for name in before}
     left = [
@@ -70,7 +70,7 @@ def test_nothing_of_the_old_name_is_left(fork: Path, git: bool) -> None:
     assert (
         after["notes.txt"].decode() == f"{NEW}, {NEW.upper()}_CACHE and {title(NEW)}; not {NAME}s\n"
     )
-    assert rename(fork, NEW).stdout == f"the project is called {NEW}: nothing to do\n"
+    assert rename(fork, NEW).stdout == f"the project is already called {NEW}: nothing to do\n"
     assert contents(fork) == after
     assert rename(fork, NAME).returncode == 0
     assert contents(fork) == before
@@ -79,14 +79,14 @@ def test_nothing_of_the_old_name_is_left(fork: Path, git: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("My-Project", "use lower-case letters"),
-        ("2fast", "use lower-case letters"),
-        ("class", "use lower-case letters"),
-        ("../x", "use lower-case letters"),
-        ("json", "a module of Python itself"),
-        ("torch", "has the word 'torch' already"),
-        ("data", "has the word 'data' already"),
-        ("tests", "has the word 'tests' already"),
+        ("My-Project", "use lowercase letters"),
+        ("2fast", "use lowercase letters"),
+        ("class", "use lowercase letters"),
+        ("../x", "use lowercase letters"),
+        ("json", "a module of the standard library"),
+        ("torch", "already contains 'torch'"),
+        ("data", "already contains 'data'"),
+        ("tests", "already contains 'tests'"),
     ],
 )
 def test_a_name_that_is_none_changes_nothing(name: str, message: str, fork: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_grid_has_a_cell_for_each_combination(script: ModuleType) -> None:
         for c, d, s in itertools.product(("Plain", "Residual", "Dense"), (2, 4), (0, 1, 2))
     ]
     assert script.cells(ROOT / "configs" / "sweeps" / "wiring.yaml") == grid
-    with pytest.raises(SystemExit, match=r"learning\.yaml: only `method: grid`"):
+    with pytest.raises(SystemExit, match=r"learning\.yaml: not a grid \(`method: grid`"):
         script.cells(ROOT / "configs" / "sweeps" / "learning.yaml")
 
 
@@ -128,10 +128,10 @@ GOOD: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"command": None}, "not a sweep like those in configs/sweeps/"),
+        ({"command": None}, "not a sweep as in configs/sweeps/"),
         ({"command": ["fit"]}, "'${args}' is not in list"),
-        ({"parameters": {"seed_everything": 3}}, "not a sweep like those in configs/sweeps/"),
-        ({"parameters": {"seed_everything": {"values": 3}}}, "with `values` for each parameter"),
+        ({"parameters": {"seed_everything": 3}}, "not a sweep as in configs/sweeps/"),
+        ({"parameters": {"seed_everything": {"values": 3}}}, "with `values` of each parameter"),
         ({"parameters": {"model.encoder.dept": {"values": [2, 3]}}}, "there is no option dept"),
         (
             {"parameters": {"model.encoder.depth": {"values": [2, "deep"]}}},
@@ -200,7 +200,7 @@ def test_a_finished_run_is_reused(
     assert seeds.scores({copy: TRAINED}) == [row]
     assert (
         capsys.readouterr().err
-        == f"{copy} was trained by another version of the code, see {copy}/git.txt\n"
+        == f"{copy} was trained with another version of the code, see {copy}/git.txt\n"
     )
 
 
@@ -225,7 +225,7 @@ def test_a_run_of_other_options_is_refused(
         seeds.scores({trained: [*TRAINED, option]})
     assert (
         ended.value.code
-        == f"error: {trained} holds another experiment: {message}: use another folder"
+        == f"error: {trained} contains a different run: {message}: use another directory"
     )
 
 
@@ -246,7 +246,7 @@ def test_a_run_of_other_data_is_refused(seeds: ModuleType, fit: Callable[..., in
             seeds.scores({Path("run"): options})
         assert (
             ended.value.code
-            == f"error: run was trained on other data, {name} changed since: use another folder"
+            == f"error: run was trained on other data ({name} changed): use another directory"
         )
         file.write_text(content)
 
