@@ -175,7 +175,7 @@ def test_a_folder_of_runs_is_no_run(
 
 
 BAD_CONFIGS = {
-    "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option max_epoch; did you mean max_epochs",
+    "trainer: {max_epoch: 3}": "bad.yaml:1: there is no option max_epoch; did you mean trainer.max_epochs",
     "name: x\ntrainr: 3": "bad.yaml:2: there is no option trainr; did you mean trainer?",
     "model: {class_path: Tager}": "bad.yaml:1: model: there is no class, file or value Tager for this option",
     "model: [": "bad.yaml:1: not YAML",

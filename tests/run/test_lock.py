@@ -75,6 +75,18 @@ def test_a_lock_is_released_by_its_holder_alone(tmp_path: Path) -> None:
             claim(tmp_path)
 
 
+def test_a_lock_server_that_is_missing_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    claim(tmp_path)
+    assert f"{tmp_path} cannot be locked (No locks available)" in capsys.readouterr().err
+    release(tmp_path)
+
+
 def test_a_filesystem_without_locks_gets_a_file_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.csv"
         self.predictions = self.path / "predictions.jsonl"
         self.own_code = self.path / "own_code"
+        self.tensorboard = self.path / "tensorboard"
         self.wandb = self.path / "wandb"
         self.wandb_id = self.path / "wandb_id.txt"
 

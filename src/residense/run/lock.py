@@ -1,9 +1,10 @@
 """The lock of a run directory: the operating system frees it when its process ends, even if killed.
 
-On a filesystem without such locks, `filelock` uses a file, which it may not remove after a kill.
+On a filesystem without such locks, `filelock` uses a file, which may remain after a kill.
 """
 
 import atexit
+import errno
 import os
 import socket
 from pathlib import Path
@@ -12,6 +13,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from residense.atomic import write_atomically
 from residense.errors import UsageError
+from residense.messages import say
 from residense.run.preemption import job
 
 _held: dict[tuple[int, int], FileLock] = {}  # by device and inode: a directory may be moved
@@ -35,7 +37,12 @@ def claim(path: Path) -> None:
         other = holder.read_text(errors="replace") if holder.exists() else "another process"
         soft = isinstance(lock, SoftFileLock)
         hint = f"; if that has ended: rm {path}/.lock" if soft else ""
-        raise UsageError(f"{path} is in use by {other}{hint}") from None
+        raise UsageError(f"{path} is in use by {other[:200]}{hint}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        say(f"{path} cannot be locked ({error.strerror}): start no other run there")
+        return
     _held[_identity(file)] = lock
     atexit.register(release, path)
     in_job = f", job {job()}" if job() else ""

@@ -50,7 +50,7 @@ def loggers(kind: str, run: RunDirectory, project: str, resumed_at: int) -> list
 
 
 def _tensorboard(run: RunDirectory) -> Logger:
-    return TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False)
+    return TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False)
 
 
 class History(Logger):
@@ -200,12 +200,13 @@ def _wandb(run: RunDirectory, project: str) -> Logger:
         has_login = wandb.login(prompt=False, verify=False)
     except Error as error:
         raise _wandb_error(error) from None
+    offline = not has_login and os.environ.get("WANDB_MODE") != "disabled"
     return Wandb(
         run.path,
         name="/".join(run.path.parts[-2:]),
         project=project,
-        offline=not has_login,
-        mode=None if has_login else "offline",
+        offline=offline,
+        mode="offline" if offline else None,
         id=_wandb_id(run.wandb_id),
         resume="allow",
         settings=settings,
