@@ -63,9 +63,12 @@ def clone(tmp_path: Path, trained: Path) -> Path:
         copy(ROOT / name, tmp_path / name)
     shutil.copytree(trained, tmp_path / "runs" / "dense_ner" / "before")
     (tmp_path / "my_corpus").mkdir()
+    (tmp_path / "slash_corpus").mkdir()
     sentence = "Anna\tB-PER\nSmith\tI-PER\nlives\tO\nin\tO\nParis\tB-LOC\n\n"
+    slashes = "Anna/B-PER Smith/I-PER lives/O in/O Paris/B-LOC\n"
     for split in ("train", "dev", "test"):
         (tmp_path / "my_corpus" / f"{split}.conll").write_text(sentence * 30)
+        (tmp_path / "slash_corpus" / f"{split}.txt").write_text(slashes * 30)
     (tmp_path / "my_texts.csv").write_text(
         "text,label\n" + "good service,praise\nmy parcel is lost,complaint\n" * 40
     )
