@@ -44,7 +44,7 @@ def test_a_connection_of_ones_own_is_a_class_in_a_file(
     example = README.split("```python\n# my_connections.py\n")[1].split("```")[0]
     shown = (
         inspect.cleandoc(residense.Connection.__doc__ or "")
-        .split("gate:\n\n")[1]
+        .split("gates:\n\n")[1]
         .split("\n\nArgs:")[0]
     )
     assert textwrap.dedent(shown) in example
