@@ -98,4 +98,5 @@ class Model:
 
 
 def _to_device(batch: Any, device: torch.device) -> Batch:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}  # type: ignore[return-value]
+    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return moved  # type: ignore[return-value]

@@ -3,10 +3,29 @@
 import math
 from typing import Any, Literal
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from residense.nn.heads import TaggingHead
 from residense.settings.bounds import Share
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Divide parameters into those with weight decay, which are matrices, and the others.
+
+    Embedding tables, and the transition scores of a head, are not decayed.
+    """
+    tables = [
+        module for module in model.modules() if isinstance(module, nn.Embedding | TaggingHead)
+    ]
+    entries = {id(parameter) for table in tables for parameter in table.parameters(recurse=False)}
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        is_matrix = parameter.ndim >= 2 and id(parameter) not in entries
+        (decayed if is_matrix else others).append(parameter)
+    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
 
 
 class Warmup(LambdaLR):

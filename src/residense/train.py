@@ -55,7 +55,9 @@ def fit(words: Sequence[str]) -> None:
         initialize(model, data, start)
     data.setup("fit")
 
-    complete = resumed is not None and is_complete(trainer, run, resumed, options)
+    stage = "test" if "test" in data.splits else "validate"
+    tested = run.results(stage).exists() or not given.test_after_fit
+    complete = resumed is not None and tested and is_trained(trainer, resumed)
     resumed = start = None  # open files would keep their space on the disk
     if trainer.is_global_zero:
         run.claim()
@@ -67,7 +69,7 @@ def fit(words: Sequence[str]) -> None:
         if trainer.interrupted or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if given.test_after_fit:
-            test_best(trainer, model, data)
+            test_best(trainer, model, data, stage)
     finish(options, run, trainer)
 
 
@@ -142,10 +144,8 @@ def initialize(model: Task, data: TextDataModule, start: Checkpoint | None) -> N
     say(f"{len(fitting)} of {len(own)} weights loaded; these start from scratch: {new}")
 
 
-def is_complete(
-    trainer: L.Trainer, run: RunDirectory, resumed: Checkpoint, options: Options
-) -> bool:
-    """Return whether the run is trained and tested; then, tell the trainer which model is the best."""
+def is_trained(trainer: L.Trainer, resumed: Checkpoint) -> bool:
+    """Return whether nothing is left to train; then, tell the trainer which model is the best."""
     saver = trainer.checkpoint_callback
     if not isinstance(saver, ModelCheckpoint) or not resumed.is_trained(trainer):
         return False
@@ -153,7 +153,7 @@ def is_complete(
     if state is None:
         return False
     saver.load_state_dict(state)
-    return not options.config.test_after_fit or any(run.results(s).exists() for s in STAGES)
+    return True
 
 
 def record(options: Options, run: RunDirectory, trainer: L.Trainer) -> None:
@@ -176,14 +176,14 @@ def record(options: Options, run: RunDirectory, trainer: L.Trainer) -> None:
     stop_signals.deferred = any(isinstance(callback, Last) for callback in callbacks)
 
 
-def test_best(trainer: L.Trainer, model: Task, data: TextDataModule) -> None:
-    """Test the best checkpoint; validate it where there is no test split."""
+def test_best(trainer: L.Trainer, model: Task, data: TextDataModule, stage: str) -> None:
+    """Test or validate the best checkpoint."""
     best = best_of(trainer)
     if best is None:
         return
     # sharding would look for the state of the optimizers, which a checkpoint may lack
     trainer.strategy.optimizers = []
-    evaluate = trainer.test if "test" in data.splits else trainer.validate
+    evaluate = getattr(trainer, stage)
     evaluate(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
 
 

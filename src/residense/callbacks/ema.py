@@ -19,12 +19,12 @@ BATCH_NORM = (
 
 
 class EMA(WeightAveraging):
-    """Average the weights exponentially; validation and checkpoints use the average (Polyak & Juditsky 1992).
+    """Average the weights exponentially (Polyak & Juditsky 1992).
 
-    Buffers are those of the last step, and until the first update validation uses the trained
-    weights. With batch norm, the averaged weights run with the running statistics of the trained
-    ones, which costs accuracy: a warning says so. (Averaging the statistics too costs more, as the
-    statistics of averaged weights are not the average.)
+    Validation and checkpoints use the average. Buffers are those of the last step, and until the
+    first update validation uses the trained weights. With batch norm, the averaged weights run with
+    the running statistics of the trained ones, which costs accuracy: a warning says so. (Averaging
+    the statistics too costs more, as those of averaged weights are not the average.)
 
     Args:
         decay: Weight of the average in each step; null switches averaging off.

@@ -32,8 +32,8 @@ class Last(Checkpoint):
     """Saves `last.ckpt` after each epoch, every few steps, and when a signal asks the run to stop.
 
     Args:
-        path: where it is saved.
-        every_n_steps: optimizer steps between two saves within an epoch; null saves only at its end.
+        path: Where it is saved.
+        every_n_steps: Optimizer steps between saves within an epoch; None saves only at its end.
     """
 
     def __init__(self, path: Path, every_n_steps: int | None = None):

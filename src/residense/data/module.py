@@ -1,4 +1,4 @@
-"""Base of the data modules: splits, vocabulary, vectors, and batches that a resumed run continues with."""
+"""Base of the data modules: splits, vocabulary, vectors, and resumable batches."""
 
 import hashlib
 import os
@@ -24,7 +24,6 @@ from residense.messages import say
 from residense.settings.bounds import Count, Positive, Share
 
 NO_VECTORS = Vectors([], np.zeros((0, 0), np.float32))
-# The splits that each stage needs.
 NEEDED = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 
 
@@ -32,22 +31,22 @@ class TextDataModule(L.LightningDataModule):
     """Base of the data modules.
 
     Args:
-        path: Folder, file or hf:ID; or the splits themselves by their names: a `datasets.DatasetDict`, or lists of
-            (tokens, tags), (text, spans) or (text, label). None for the synthetic corpus.
+        path: Folder, file or hf:ID; or the splits themselves: a `datasets.DatasetDict`, or
+            iterables of (tokens, tags), (text, spans) or (text, label). None for the synthetic
+            corpus.
         synthetic: The synthetic corpus.
         reading: How to read the files.
         text: Texts to predict, instead of a file.
         files: Glob that the file names in the folder must match.
         encoding: Encoding of the files.
         repair: Repair or drop malformed input where that is safe, and report how often.
-        split: Shares of train, validation and test where there is one file only; null takes it whole.
+        split: Fractions for train, validation and test of a single file; null takes it whole.
         split_seed: Seed of the splitting.
-        vectors: Text file of pretrained word vectors (GloVe, word2vec, fastText), plain, .gz or .zip.
+        vectors: Pretrained word vectors (GloVe, word2vec, fastText) as text, .gz or .zip.
         min_frequency: How often a training word must occur to be known, unless it has a vector.
-        max_length: Tokens; longer sentences are split and put together again in predictions, longer texts are cut.
+        max_length: Tokens; longer sentences are split and joined in predictions, texts are cut.
         batch_tokens: Tokens of a training batch over all processes, padding included.
-        length_noise: Relative difference of lengths that are mixed within a training batch; 0 gives batches of nearly
-            equal lengths, with the least padding.
+        length_noise: Relative difference of lengths within a training batch; 0 pads least.
         eval_batch_tokens: Tokens of a batch where no gradient is computed.
         seed: Seed of the order of the batches; null for that of --seed_everything.
     """
@@ -93,13 +92,13 @@ class TextDataModule(L.LightningDataModule):
 
     @property
     def corpus_name(self) -> str:
-        """What messages call the corpus."""
-        given = self.path if isinstance(self.path, str) else "data.path"
-        return "the synthetic corpus" if self.path is None else given
+        """The name of the corpus in messages."""
+        named = self.path if isinstance(self.path, str) else "data.path"
+        return "the synthetic corpus" if self.path is None else named
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Vocabulary of the training split, which is read for it; assign that of a trained model to use it instead."""
+        """Vocabulary of the training split; assign that of a trained model to use it instead."""
         if self._vocabulary is None:
             self._read("fit")
         assert self._vocabulary is not None
@@ -128,8 +127,8 @@ class TextDataModule(L.LightningDataModule):
     def check(self) -> None:
         """Refuse options that contradict each other, before any file is read."""
         if self.split is not None and (min(self.split) <= 0 or sum(self.split) > 1 + 1e-6):
-            wanted = "three positive shares that sum to 1, or null"
-            raise UsageError(f"data.split must be {wanted}; got {list(self.split)}")
+            wanted = "data.split must be three positive shares that sum to 1, or null"
+            raise UsageError(f"{wanted}; got {list(self.split)}")
         if self.text is not None and isinstance(self.path, str):
             raise UsageError("give --data.text or --data.path, not both")
 
@@ -150,7 +149,7 @@ class TextDataModule(L.LightningDataModule):
             self._read(stage)
 
     def _read(self, stage: str) -> None:
-        """Read the splits that a stage needs, and print what was found; build the vocabulary if there is none."""
+        """Read the splits that a stage needs; build the vocabulary if there is none."""
         if self.text is not None:
             raise UsageError("--data.text is for predict; give other input with --data.path")
         self.check()
@@ -169,35 +168,27 @@ class TextDataModule(L.LightningDataModule):
             self._vocabulary = self.build_vocabulary(loaded, vectors)
             if self.vectors:
                 self.vector_matrix = vectors.matrix
-                notes.append(self._describe(vectors, self._vocabulary, loaded.splits["train"]))
+                size, width = vectors.matrix.shape
+                covered = self._vocabulary.coverage(loaded.splits["train"])
+                sizes = f"{Path(self.vectors).name}: {size:,} vectors of width {width}"
+                notes.append(f"{sizes}; {covered:.1%} of the tokens in training have one")
             notes.extend(untrained(loaded))
         self.splits = loaded.splits
         say(*notes, *(f"{name}: {self.summarize(part)}" for name, part in self.splits.items()))
 
-    def _describe(self, vectors: Vectors, vocabulary: Vocabulary, train: Corpus) -> str:
-        size, width = vectors.matrix.shape
-        covered = f"{vocabulary.coverage(train):.1%} of the tokens in training have one"
-        return f"{Path(str(self.vectors)).name}: {size:,} vectors of width {width}; {covered}"
-
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of the training split."""
         trainer: Any = self.trainer
-        window = trainer.accumulate_grad_batches
-        same = trainer.overfit_batches > 0
-        self._train_loader = self._loader(
-            "train",
-            self.batch_tokens,
-            shuffle=True,
-            window=window,
-            same=same,
-            noise=self.length_noise,
-        )
+        order: dict[str, Any] = {"shuffle": True, "noise": self.length_noise}
+        order["window"] = trainer.accumulate_grad_batches
+        order["same"] = trainer.overfit_batches > 0
+        self._train_loader = self._loader("train", self.batch_tokens, **order)
         if self._progress:
             self._train_loader.resume(self._progress)
         return self._train_loader
 
     def end_epoch(self) -> None:
-        """Mark the epoch as finished; the task calls this, as Lightning does not tell data modules."""
+        """Mark the epoch as finished; Lightning has no such hook for data modules."""
         assert self._train_loader is not None
         self._train_loader.end_epoch()
 
@@ -226,9 +217,8 @@ class TextDataModule(L.LightningDataModule):
         if self._stage() == "fit" and before and before != self.fingerprint:
             now = self.fingerprint
             names = (name for name in {**before, **now} if before.get(name) != now.get(name))
-            wrong = f"{', '.join(names)} data changed since this run began"
-            fix = "restore it, or start a new run with --init_from"
-            raise UsageError(f"{self.corpus_name}: {wrong}: {fix}")
+            wrong = f"{self.corpus_name}: {', '.join(names)} data changed since this run began"
+            raise UsageError(f"{wrong}: restore it, or start a new run with --init_from")
         self._progress = state_dict
         if self._train_loader is not None:  # sharded strategies make the loader first
             self._train_loader.resume(state_dict)
@@ -248,8 +238,8 @@ class TextDataModule(L.LightningDataModule):
     def _loader(self, split: str, budget: int, **order: Any) -> BatchLoader:
         assert self.trainer is not None
         data = Encoded(self.splits[split], self.vocabulary)
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return BatchLoader(data, budget, seed=self.seed, rank=rank, world_size=world_size, **order)
+        order |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        return BatchLoader(data, budget, seed=self.seed, **order)
 
     def _stage(self) -> str:
         state = self.trainer.state.fn if self.trainer is not None else None

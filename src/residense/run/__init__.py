@@ -1,1 +1,1 @@
-"""Training runs: their directory, checkpoints, loggers and trainer, and how they survive preemption."""
+"""Training runs: directory, checkpoints, loggers, trainer and preemption."""

@@ -59,7 +59,8 @@ class RunOptions:
         run_dir: Directory of the run, new or to resume.
         ckpt_path: Checkpoint to resume from or to use; `last` or `best` of --run_dir, or a file.
         init_from: Checkpoint that a new run takes its weights from.
-        logger: `wandb` (offline without a key) and `tensorboard` also write metrics.csv, `csv` only that.
+        logger: `wandb` (offline without a key) and `tensorboard` also write metrics.csv; `csv` only
+            that; `none` nothing.
         project: Project of W&B that the run is logged to.
         output: File for the predictions, as JSON lines.
         trust: Modules of yours that a checkpoint may import, separated by commas.

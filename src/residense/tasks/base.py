@@ -1,4 +1,4 @@
-"""What all tasks share: the steps of training and evaluation, the optimizer, and checks of checkpoints."""
+"""What all tasks share: steps, checkpoints, sharding and optimization."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
@@ -9,9 +9,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,12 +18,11 @@ from residense.data.batches import Batch
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.errors import TrainingError, UsageError
-from residense.nn.blocks import Block
 from residense.nn.embeddings import Embeddings
 from residense.nn.encoder import Encoder
-from residense.nn.heads import TaggingHead
-from residense.optim import Warmup
+from residense.optim import Warmup, parameter_groups
 from residense.run.checkpoints import Checkpoint
+from residense.run.sharding import shard
 
 Stage = Literal["val", "test"]
 
@@ -47,7 +45,7 @@ class Task(L.LightningModule):
     """
 
     scores: ClassVar[dict[str, Literal["min", "max"]]] = {"val/loss": "min"}
-    """Scores of a validation that can be monitored, the main one second; and which way is better."""
+    """Scores that can be monitored, and which way is better; the second one is the main score."""
 
     summary: ClassVar[dict[str, str]] = {}
     """Scores that are printed below the table of a test, and their names."""
@@ -151,35 +149,22 @@ class Task(L.LightningModule):
         self.log_dict({f"test/{name}": value for name, value in values.items()})
 
     def _reduced(self, loss: Tensor) -> Tensor:
-        """Return the loss of the global batch, on the steps that are logged; else that of this process."""
+        """Return the loss of the global batch if this step is logged, else that of this process."""
         done = self.trainer.global_step + 1
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if self.trainer.world_size == 1 or not every or done % every:
             return loss.detach()
-        return self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # type: ignore[return-value]
+        reduced = self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")
+        return reduced  # type: ignore[return-value]
 
     # -- sharding ---------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Convert and shard the weights as the strategy asks.
-
-        Only a `ModelParallelStrategy` has a device mesh. Both of its dimensions are data parallel:
-        weights are replicated between nodes and sharded within a node.
-        """
+        """Convert weights to the precision, and shard them if the strategy has a device mesh."""
         if self._trainer is not None:  # before weights are loaded, which would be rounded else
             self.trainer.precision_plugin.convert_module(self)
         if self.device_mesh is not None and not isinstance(self, FSDPModule):
-            self._shard(self.device_mesh)
-
-    def _shard(self, mesh: DeviceMesh) -> None:
-        """Shard all weights over the processes; each block gathers its own while it computes."""
-        inner_first = reversed(list(self.modules()))
-        try:
-            for module in inner_first:
-                if isinstance(module, Block | Task):
-                    fully_shard(module, mesh=mesh)
-        except ValueError as error:
-            raise UsageError(f"trainer.strategy: {error}") from error
+            shard(self, self.device_mesh)
 
     def on_validation_start(self) -> None:
         """Validate with the running statistics of the first process, which checkpoints contain."""
@@ -190,7 +175,7 @@ class Task(L.LightningModule):
     # -- checkpoints ------------------------------------------------------------------------------
 
     def on_train_epoch_end(self) -> None:
-        """Check that the loss is finite and end the epoch of the data, before a checkpoint is saved."""
+        """Check that the loss is finite, and end the epoch of the data module."""
         self._refuse_divergence(bool(self._last_loss().isfinite()))
         self.trainer.datamodule.end_epoch()  # type: ignore[attr-defined]
 
@@ -203,7 +188,8 @@ class Task(L.LightningModule):
 
     def _last_loss(self) -> Tensor:
         """Return the training loss of the last step."""
-        return self.trainer.callback_metrics.get("train/loss", torch.zeros(()))  # type: ignore[attr-defined]
+        metrics: dict[str, Tensor] = self.trainer.callback_metrics  # type: ignore[attr-defined]
+        return metrics.get("train/loss", torch.zeros(()))
 
     def _refuse_divergence(self, finite: bool) -> None:
         """End the run on all processes if one of them is not finite."""
@@ -238,31 +224,14 @@ class Task(L.LightningModule):
     # -- optimization -----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Decay the weights of matrices only, and step the schedule with the optimizer.
-
-        Embedding tables, and a head's transition scores, are not decayed.
-        """
-        tables = [
-            module for module in self.modules() if isinstance(module, nn.Embedding | TaggingHead)
-        ]
-        entries = {
-            id(parameter) for table in tables for parameter in table.parameters(recurse=False)
-        }
-        decayed: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for parameter in self.parameters():
-            is_matrix = parameter.ndim >= 2 and id(parameter) not in entries
-            (decayed if is_matrix else others).append(parameter)
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        """Step the schedule with the optimizer."""
         try:
-            optimizer = self.make_optimizer(groups)
+            optimizer = self.make_optimizer(parameter_groups(self))
         except ValueError as error:
             raise UsageError(f"model.optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise UsageError(
-                "a schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
-            )
+            raise UsageError("a schedule needs an end: set --trainer.max_epochs or max_steps")
         schedule = self.make_schedule(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -272,7 +241,7 @@ class Task(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip; Lightning refuses that for fused optimizers in mixed precision without a scaler too."""
+        """Clip also where Lightning refuses to: fused optimizers in bf16, which have no scaler."""
         plugin = self.trainer.precision_plugin
         algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
         if getattr(plugin, "scaler", None) is None:

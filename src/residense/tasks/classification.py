@@ -145,7 +145,7 @@ class Classifier(Task):
 def class_loss(
     scores: Tensor, target: Tensor, weights: Tensor, smoothing: float, multi_label: bool
 ) -> Tensor:
-    """Return the sum of the cross-entropies of logits and targets [B, K], with class weights [K]."""
+    """Return the summed cross-entropy of logits and targets [B, K], with class weights [K]."""
     if multi_label:
         smooth = target * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(

@@ -44,7 +44,8 @@ class JointTagger(Tagger):
         pooling: Encoded tokens to one vector.
         dropout: Probability of zeroing a feature of that vector.
         intent_weight: Weight of the classes in the loss, in which each part is a mean.
-        metric: How malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
+        metric: How to score malformed tag sequences: `conll` as conlleval does, `strict` discards
+            their spans.
         optimizer: Called with the parameter groups.
         schedule: Called with the optimizer and the number of optimizer steps of the run.
     """
@@ -75,7 +76,7 @@ class JointTagger(Tagger):
         if type(self.pooling).begin is not Pooling.begin:
             name = type(self.pooling).__name__
             raise UsageError(
-                f"pooling: {name} adds tokens to the sentence, which have no tags: use another pooling"
+                f"pooling: {name} adds tokens, which have no tags, to the sentence: use another"
             )
         self.dropout = nn.Dropout(dropout)
         self.intent_weight = intent_weight

@@ -71,7 +71,7 @@ def record(
     scheme: str,
     gold: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the text with its entities, or with the tag of each token where tags are not spans, as JSON."""
+    """Return a text with its entities, or with its tags if these are not spans, as JSON."""
     tags = [labels[i] for i in predicted.tags]
     if scheme == "none":
         right = {} if gold is None else {"gold": list(gold)}

@@ -33,7 +33,8 @@ class Tagger(Task):
         embeddings: Tokens to vectors.
         encoder: Blocks wired by connections.
         head: Encoded tokens to tags.
-        metric: How malformed predictions are scored: `conll` as conlleval does, `strict` discards them.
+        metric: How to score malformed tag sequences: `conll` as conlleval does, `strict` discards
+            their spans.
         optimizer: Called with the parameter groups.
         schedule: Called with the optimizer and the number of optimizer steps of the run.
     """
@@ -152,7 +153,7 @@ class Tagger(Task):
             )
 
     def compare(self, predicted: list[Tags], data: TextDataModule) -> dict[str, dict[str, float]]:
-        """Return scores on entities unseen in training, and those of looking up training entities."""
+        """Return scores on entities unseen in training, and those of a dictionary lookup."""
         if self.vocabulary.scheme == "none":
             return {}
         corpus = data.splits["test"]
