@@ -1,6 +1,5 @@
 """The command line: its first word chooses a command."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -79,7 +78,6 @@ def run(words: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, and return the exit code."""
     quiet()
-    sys.path.append(os.getcwd())  # where the user's own classes are
     try:
         run(list(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as ended:

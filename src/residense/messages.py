@@ -22,6 +22,11 @@ def say(*lines: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
 
+def program() -> str:
+    """Return how to call the program from the working directory."""
+    return "python main.py" if Path("main.py").is_file() else "residense"
+
+
 def printable(text: str) -> str:
     """Escape what cannot be printed on one line of a terminal, such as ESC or a line break."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from residense.callbacks.last import Last
 from residense.data.module import TextDataModule
 from residense.errors import UsageError
-from residense.messages import say
+from residense.messages import program, say
 from residense.run.checkpoint_io import read
 from residense.run.checkpoints import Checkpoint
 from residense.run.directory import STAGES, RunDirectory
@@ -208,4 +208,4 @@ def finish(options: Options, run: RunDirectory, trainer: L.Trainer) -> None:
     print(f"best {best.monitor} {best.best_model_score:.4f} in epoch {read(path).epoch + 1}")
     own = trust.own_modules(options.config.as_dict())
     flag = f" --trust {','.join(sorted(own))}" if own else ""
-    print(f'next: python main.py predict --ckpt_path {path}{flag} --data.text "..."')
+    print(f'next: {program()} predict --ckpt_path {path}{flag} --data.text "..."')

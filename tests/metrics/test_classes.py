@@ -89,6 +89,24 @@ def test_the_loss_is_that_of_torch(smoothing: float) -> None:
     torch.testing.assert_close(class_loss(scores, target, ones, 0.0, True), expected)
 
 
+def test_tables_count_the_texts_of_all_processes() -> None:
+    metric = ClassScores(3)
+    target = torch.eye(3)
+    metric.update(target, target)
+    metric.distributed_available_fn = lambda: True
+    metric.dist_sync_fn = lambda tensor, group=None: [tensor, tensor]  # two with the same texts
+    values, tables = metric.scores(["a", "b", "c"])
+    assert values["accuracy"] == 1.0 and tables["support"] == 6
+    assert [row["support"] for row in tables["types"].values()] == [2, 2, 2]
+    assert tables["confusion"] == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
+
+
+def test_probabilities_that_are_not_numbers_are_counted() -> None:
+    metric = ClassScores(2)
+    metric.update(torch.full((1, 2), torch.nan), torch.tensor([[1.0, 0.0]]))
+    assert metric.scores(["a", "b"])[1]["support"] == 1
+
+
 def test_what_is_said_of_a_text() -> None:
     names = ["a", "b", "c"]
     one = class_record([0.2, 0.7, 0.1], names, False)

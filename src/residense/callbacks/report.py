@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from residense.atomic import write_atomically
 from residense.callbacks.scores import draw_confusion, log_tables, print_scores
 from residense.data.batches import Batch
-from residense.messages import say, to_json
+from residense.messages import program, say, to_json
 from residense.run.directory import STAGES, RunDirectory
 from residense.run.preemption import Stopped
 from residense.tasks.base import Task
@@ -50,7 +50,7 @@ class Report(L.Callback):
     ) -> None:
         if self.run is None or not trainer.is_global_zero:
             return
-        resume = f"python main.py fit --run_dir {self.run} --ckpt_path last"
+        resume = f"{program()} fit --run_dir {self.run} --ckpt_path last"
         if isinstance(exception, Stopped):
             done = "before the first step; start it with"
             if trainer.global_step:

@@ -89,7 +89,8 @@ class Source:
         splits = {split: read(file) for split, file in files.items()}
         if self.path is None:
             return splits, [f"{self.synthetic}: generated, not a real corpus"]
-        return splits, [str(file) for file in files.values()]
+        named = (file for file in files.values() if file.notes or file.rows is None)
+        return splits, [str(file) for file in named]
 
     def files(self) -> dict[str, File]:
         """Return the file of each split."""

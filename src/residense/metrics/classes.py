@@ -65,6 +65,7 @@ class ClassScores(Metric):
         self.hits += (chosen & gold).sum(0)
         self.texts += len(gold)
         self.right += (chosen == gold).all(-1).sum()
+        confidence = confidence.nan_to_num()  # training reports weights that diverged
         place = (confidence.flatten() * self.BINS).long().clamp(max=self.BINS - 1)
         values = torch.stack([torch.ones_like(confidence), correct.to(confidence), confidence])
         self.bins.index_add_(1, place, values.flatten(1).double())
@@ -73,8 +74,9 @@ class ClassScores(Metric):
         """Return the scores, from the states of all processes.
 
         Returns:
-            `precision`, `recall` and `f1` of each class [K]; `accuracy`; `macro_f1` of the classes
-            that occur; `calibration_error`.
+            `precision`, `recall`, `f1` and `support` of each class [K]; `confusion` [K, K], of gold
+            (row) and predicted class; `texts`; `accuracy`; `macro_f1` of the classes that occur;
+            `calibration_error`.
         """
         precision = self.hits / self.found.clamp(min=1)
         recall = self.hits / self.gold.clamp(min=1)
@@ -85,6 +87,9 @@ class ClassScores(Metric):
             "precision": precision,
             "recall": recall,
             "f1": f1,
+            "support": self.gold,
+            "confusion": self.confusion,
+            "texts": self.texts,
             "accuracy": self.right / self.texts.clamp(min=1),
             "macro_f1": f1[seen].mean() if seen.any() else f1.sum(),
             "calibration_error": (right - confidence).abs().sum() / count.sum().clamp(min=1),
@@ -97,14 +102,14 @@ class ClassScores(Metric):
             names: Names of the classes.
         """
         values = self.compute()
-        columns = {name: values.pop(name) for name in ("precision", "recall", "f1")}
-        columns["support"] = self.gold
+        columns = {name: values.pop(name) for name in ("precision", "recall", "f1", "support")}
+        confusion = values.pop("confusion")
         types = {
             label: {name: column[i].item() for name, column in columns.items()}
             for i, label in enumerate(names)
         }
-        tables: dict[str, Any] = {"types": types, "support": int(self.texts)}
+        tables: dict[str, Any] = {"types": types, "support": int(values.pop("texts"))}
         if not self.multi_label:
             labels = list(names)
-            tables |= {"confusion": self.confusion.tolist(), "rows": labels, "columns": labels}
+            tables |= {"confusion": confusion.tolist(), "rows": labels, "columns": labels}
         return {name: value.item() for name, value in values.items()}, tables

@@ -1,5 +1,6 @@
 """The trainer of a command: its callbacks, loggers and plugins."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import lightning as L
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from residense.callbacks.last import Last
@@ -65,9 +67,19 @@ def make_trainer(
         trainer = L.Trainer(**config)
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UsageError(f"trainer: {str(error).splitlines()[0]}") from error
+    _check_devices(trainer)
     # Lightning's own handlers wait for the other processes, wherever these are
     trainer._signal_connector.register_signal_handlers = preemption.stop_signals.install
     return trainer
+
+
+def _check_devices(trainer: L.Trainer) -> None:
+    """Refuse so many processes on CPUs that they would hardly start."""
+    most = 4 * (os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise UsageError(
+            f"trainer.devices: {trainer.num_devices} processes are too many for {most // 4} CPUs"
+        )
 
 
 def check_output(output: str | None) -> None:

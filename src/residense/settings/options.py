@@ -1,6 +1,7 @@
 """The options of a command: parsed by LightningCLI, checked, and made into parts."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,6 +95,8 @@ class Options(LightningCLI):
     """
 
     def __init__(self, command: str, words: Sequence[str]):
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # where the user's own classes are
         self.command = command
         self.words = words
         self.arranged = arrange(command, words)
@@ -102,7 +105,7 @@ class Options(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"prog": f"main.py {command}", "description": None},
+            parser_kwargs={"usage": f"main.py {command} [OPTION ...]", "description": None},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=self.arranged,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
+from torch.optim import AdamW
 
 import residense
 from residense.errors import UsageError
@@ -61,6 +62,8 @@ def shorten(message: str, options: Iterable[str]) -> str:
     reason = _last_line(message)
     if found := re.search(UNKNOWN_NAME, reason):
         hint = _nearest(found[1], [cls.__name__ for cls in _classes()])
+        if found[1].endswith(".py"):
+            hint = f"; a class in it is {found[1][:-3]}.CLASS"
         return f"{where}there is no class, file or value {found[1]} for this option{hint}"
     return where + reason
 
@@ -87,7 +90,10 @@ def with_source(message: str, words: Sequence[str]) -> str:
         if option == "--ckpt_path" and message.startswith(CONFIG_TEXT):
             return message.replace(CONFIG_TEXT, ckpt, 1) + read(ckpt).saved_by()
     found = re.search(r"there is no (?:option|class, file or value) (?:[\w-]+\.)*(\w+)", message)
-    return _locate(found[1], files) + message if found else message
+    typed = " ".join(option for option, _, _ in given)
+    if found is None or re.search(rf"\b{found[1]}\b", typed):  # a mistake on the command line
+        return message
+    return _locate(found[1], files) + message
 
 
 def _locate(name: str, files: Iterable[str]) -> str:
@@ -110,9 +116,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _option_names(parser: LightningArgumentParser) -> set[str]:
-    subcommands = getattr(getattr(parser, "_subcommands_action", None), "choices", {})
-    actions = (action for p in (parser, *subcommands.values()) for action in p._actions)
-    own = {action.dest for action in actions if not action.dest.endswith(".help")}
+    own = {action.dest for action in parser._actions if not action.dest.endswith(".help")}
+    own |= {f"model.optimizer.{name}" for name in inspect.signature(AdamW).parameters}
     return own.union(*(inspect.signature(cls).parameters for cls in _classes()))
 
 

@@ -32,7 +32,6 @@ FUNCTIONS = (
 PACKAGES = (__name__.partition(".")[0], "torch", "lightning")
 NEVER = sys.stdlib_module_names | {"__main__", "jsonargparse"}
 DOTTED = re.compile(r"(?<![\w./-])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
-CLASS_PATHS = ("class_path", "_class_path")
 FILE = "__path__"  # key under which the parser stores the file that settings were read from
 
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(PACKAGES))
@@ -111,8 +110,8 @@ def _names(settings: object) -> Iterator[str]:
 
 def _class_paths(settings: object) -> Iterator[str]:
     for value in _walk(settings):
-        if isinstance(value, dict):
-            yield from (value[key] for key in CLASS_PATHS if isinstance(value.get(key), str))
+        if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+            yield value["class_path"]
 
 
 def _walk(settings: object) -> Iterator[Any]:
@@ -141,6 +140,23 @@ def allow(settings: object, trusted: Collection[str] | None = None) -> None:
     set_parsing_settings(import_path_denylist=denied, import_path_allowlist=allowed)
 
 
+def refuse_missing(settings: object, source: str, copies: Path) -> None:
+    """Refuse settings of a checkpoint that need a file of the user which is not here.
+
+    Args:
+        settings: Settings of the checkpoint.
+        source: Its name.
+        copies: Folder in which its run keeps a copy of such files.
+
+    Raises:
+        UsageError: Names the class and where there is a copy of its file.
+    """
+    for name in _class_paths(settings):
+        copy = copies / f"{name.partition('.')[0]}.py"
+        if origin(copy.stem) == "missing" and copy.is_file():
+            raise UsageError(f"{source} needs {name}, whose file is not here: copy {copy}")
+
+
 def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) -> None:
     """Refuse settings of a checkpoint that name a class in a file that the user does not trust.
 
@@ -152,7 +168,8 @@ def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) ->
         if module not in trusted and origin(module) == "own":
             place = own_file(module) or f"the folder {module}"
             raise UsageError(
-                f"{source} needs {name} from {place}: if you trust that file, add --trust {module}"
+                f"{source} needs {name} from {place}: if you trust that file, add --trust {module} "
+                f"(in Python, trust=[{module!r}])"
             )
 
 

@@ -46,7 +46,8 @@ class Connection(nn.Module):
     """Base class of connections, which define what blocks read and where their outputs go.
 
     Subclasses override `write` and other methods as needed. By default the state is a single tensor
-    [B, L, D] that every block reads. For example, a residual stream with learned gates:
+    [B, L, D] that every block reads. Weight decay applies to parameters of two or more dimensions.
+    For example, a residual stream with learned gates:
 
         class Gated(Connection):
             def __init__(self, layout: Layout, start: float = 0.5):
