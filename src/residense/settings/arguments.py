@@ -48,7 +48,7 @@ def arrange(command: str, words: Sequence[str]) -> list[str]:
         found = found or _default_configs(rest, run)
     elif ckpt is not None:
         stored = _checkpoint_config(ckpt, command, rest)
-        trust.refuse_missing(stored, ckpt, RunDirectory(Path(ckpt).parents[1]).own_code)
+        trust.refuse_missing(stored, ckpt, RunDirectory(Path(ckpt).parent.parent).own_code)
         trust.refuse_untrusted(stored, ckpt, trusted)
         found = [_as_yaml(stored), *found]
     elif not any(word in HELP for word in rest):
