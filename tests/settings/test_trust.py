@@ -56,7 +56,7 @@ def test_a_checkpoint_imports_no_file_of_the_user_without_a_flag(
     assert main(["predict", f"--ckpt_path={own}", "--data.text=own_blocks_of_mine.Mine"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: theirs.ckpt needs own_blocks_of_mine.Mine")
-    assert line.endswith("add --trust own_blocks_of_mine")
+    assert line.endswith("(in Python, trust=['own_blocks_of_mine'])")
     assert not Path("imported").exists()
     main(["predict", f"--ckpt_path={own}", "--data.text=x", "--trust=own_blocks_of_mine"])
     assert Path("imported").exists()  # the weights are of another block, so it ends there
