@@ -24,6 +24,7 @@ GIVEN = {
     "block",
     "num_chars",
     "p",
+    "vocabulary",
 }  # by what is around a part, not by the user
 PUBLIC = {name: getattr(residense, name) for name in residense.__all__}
 CLASSES = {name: part for name, part in PUBLIC.items() if inspect.isclass(part)}
