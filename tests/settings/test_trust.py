@@ -91,6 +91,22 @@ def test_a_file_name_trusts_no_module(option: str, own: str) -> None:
     assert not Path("imported").exists()
 
 
+def test_a_checkpoint_elsewhere_names_the_copy_of_its_file(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "own_code" / "own_blocks_of_mine.py"
+    copy.parent.mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    ckpt = Path(own).rename(tmp_path / "checkpoints" / "best.ckpt")
+    (tmp_path / "own_blocks_of_mine.py").rename(copy)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folders = [folder for folder in sys.path if not Path(folder, copy.name).exists()]
+    monkeypatch.setattr(sys, "path", folders)  # other tests ran where they have such a file
+    assert main(["predict", f"--ckpt_path={ckpt}", "--data.text=x"]) == 2
+    assert capsys.readouterr().err.endswith(f"whose file is not here: copy {copy}\n")
+
+
 def test_a_class_that_is_typed_is_trusted(own: str) -> None:
     main(
         [

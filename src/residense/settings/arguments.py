@@ -44,12 +44,12 @@ def arrange(command: str, words: Sequence[str]) -> list[str]:
             found = [str(run.config)]
             stored = configs.read(run.config)
             trusted |= trust.kept_modules(run.own_code)
-            trust.refuse_untrusted(stored, str(run.config), trusted)
+            trust.refuse_untrusted(stored, str(run.config), trusted, run.own_code)
         found = found or _default_configs(rest, run)
     elif ckpt is not None:
         stored = _checkpoint_config(ckpt, command, rest)
-        trust.refuse_missing(stored, ckpt, RunDirectory(Path(ckpt).parent.parent).own_code)
-        trust.refuse_untrusted(stored, ckpt, trusted)
+        copies = RunDirectory(Path(ckpt).parent.parent).own_code
+        trust.refuse_untrusted(stored, ckpt, trusted, copies)
         found = [_as_yaml(stored), *found]
     elif not any(word in HELP for word in rest):
         example = "--ckpt_path runs/<name>/<run>/checkpoints/best.ckpt"

@@ -28,8 +28,7 @@ FUNCTIONS = (
     *(torch.relu, torch.sigmoid, torch.tanh),
     *(F.relu, F.gelu, F.silu, F.elu, F.mish, F.softplus),
 )
-# imported before any settings are read
-PACKAGES = (__name__.partition(".")[0], "torch", "lightning")
+PACKAGES = (__name__.partition(".")[0], "torch", "lightning")  # imported before any settings
 NEVER = sys.stdlib_module_names | {"__main__", "jsonargparse"}
 DOTTED = re.compile(r"(?<![\w./-])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 FILE = "__path__"  # key under which the parser stores the file that settings were read from
@@ -140,37 +139,27 @@ def allow(settings: object, trusted: Collection[str] | None = None) -> None:
     set_parsing_settings(import_path_denylist=denied, import_path_allowlist=allowed)
 
 
-def refuse_missing(settings: object, source: str, copies: Path) -> None:
-    """Refuse settings of a checkpoint that need a file of the user which is not here.
+def refuse_untrusted(settings: object, source: str, trusted: Collection[str], copies: Path) -> None:
+    """Refuse settings of a checkpoint that name a class in a file that is untrusted or missing.
 
     Args:
         settings: Settings of the checkpoint.
         source: Its name.
-        copies: Folder in which its run keeps a copy of such files.
+        trusted: The user's modules that are trusted.
+        copies: Folder in which its run keeps copies of the user's files.
 
     Raises:
-        UsageError: Names the class and where there is a copy of its file.
-    """
-    for name in _class_paths(settings):
-        copy = copies / f"{name.partition('.')[0]}.py"
-        if origin(copy.stem) == "missing" and copy.is_file():
-            raise UsageError(f"{source} needs {name}, whose file is not here: copy {copy}")
-
-
-def refuse_untrusted(settings: object, source: str, trusted: Collection[str]) -> None:
-    """Refuse settings of a checkpoint that name a class in a file that the user does not trust.
-
-    Raises:
-        UsageError: Names the class, the file and the option that trusts it.
+        UsageError: Names the class, the file and how to trust it, or where there is a copy.
     """
     for name in _class_paths(settings):
         module = name.partition(".")[0]
+        copy = copies / f"{module}.py"
+        if origin(module) == "missing" and copy.is_file():
+            raise UsageError(f"{source} needs {name}, whose file is not here: copy {copy}")
         if module not in trusted and origin(module) == "own":
             place = own_file(module) or f"the folder {module}"
-            raise UsageError(
-                f"{source} needs {name} from {place}: if you trust that file, add --trust {module} "
-                f"(in Python, trust=[{module!r}])"
-            )
+            fix = f"if you trust that file, add --trust {module} (in Python, trust=[{module!r}])"
+            raise UsageError(f"{source} needs {name} from {place}: {fix}")
 
 
 # -- by what a name refers to ----------------------------------------------------------------------
