@@ -55,7 +55,7 @@ def test_a_run_is_not_resumed_as_another(copied: Path, capfd: pytest.CaptureFixt
             code,
             capfd.readouterr().err,
             f"but {place} would change",
-            "begin a new run with --init_from",
+            "start a new run with --init_from",
         )
     assert (copied / "config.yaml").read_bytes() == before
     assert_tidy(copied)
