@@ -10,7 +10,7 @@ from residense.data.module import TextDataModule
 from residense.errors import UsageError, one_line
 from residense.evaluate import predict, test, validate
 from residense.export import export
-from residense.messages import printable, quiet
+from residense.messages import printable, program, quiet
 from residense.run.environment import describe
 from residense.tasks.base import Task
 from residense.train import fit
@@ -28,7 +28,7 @@ HELP = ("-h", "--help")
 def overview() -> str:
     """Return the help on the program: its commands, tasks and data modules."""
     lines = [
-        "usage: main.py COMMAND [OPTION ...]",
+        f"usage: {program()} COMMAND [OPTION ...]",
         "",
         "Train, evaluate and use NLP encoders with interchangeable connections.",
         "",
@@ -41,9 +41,8 @@ def overview() -> str:
         lines += [f"  {cls.__name__:<26} {_first_line(cls)}" for cls in _subclasses(base)]
     lines += [
         "",
-        "main.py COMMAND --help lists the options of a command, and",
-        "main.py fit --model.help Tagger those of a class.",
-        "main.py --version prints versions, devices and the state of git, for bug reports.",
+        "COMMAND --help lists the options of a command, and fit --model.help Tagger those of a class.",
+        "--version prints versions, devices and the state of git, for bug reports.",
     ]
     return "\n".join(lines)
 

@@ -212,8 +212,8 @@ def test_fingerprints_follow_content_and_options_and_not_names(tmp_path: Path) -
         ({"RESIDENSE_CACHE": "/x/y"}, Path("/x/y")),
         ({"RESIDENSE_CACHE": "", "XDG_CACHE_HOME": "/x"}, Path("/x/residense")),
         (
-            {"RESIDENSE_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/ada"},
-            Path("/home/ada/.cache/residense"),
+            {"RESIDENSE_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/y"},
+            Path("/y/.cache/residense"),
         ),
     ],
 )

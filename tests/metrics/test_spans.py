@@ -54,7 +54,7 @@ def proper_tags(source: random.Random, length: int, scheme: str) -> list[str]:
     return encode(found, length, scheme)
 
 
-def spoil(
+def corrupt(
     source: random.Random, tags: Sequence[str], labels: Sequence[str], share: float
 ) -> list[str]:
     return [source.choice(labels) if source.random() < share else tag for tag in tags]
@@ -69,11 +69,11 @@ def sequences(scheme: str, count: int = 10_000) -> tuple[Tags, Tags]:
         length = source.randint(1, 9)
         if number % 2:
             right = source.choices(labels, k=length)
-            guess = spoil(source, right, labels, 0.2)
+            guess = corrupt(source, right, labels, 0.2)
         else:
-            right = spoil(source, proper_tags(source, length, scheme), labels, 0.03)
-            other = spoil(source, proper_tags(source, length, scheme), labels, 0.03)
-            guess = other if number % 8 == 0 else spoil(source, right, labels, 0.15)
+            right = corrupt(source, proper_tags(source, length, scheme), labels, 0.03)
+            other = corrupt(source, proper_tags(source, length, scheme), labels, 0.03)
+            guess = other if number % 8 == 0 else corrupt(source, right, labels, 0.15)
         gold.append(right)
         predicted.append(guess)
     return gold, predicted
@@ -294,7 +294,7 @@ def test_strict_mode_discards_what_conll_mode_repairs() -> None:
 def test_without_a_scheme_f1_is_the_accuracy_of_tokens(mode: Mode) -> None:
     source, labels = random.Random(5), ["ADJ", "NN-SHORT", "O", "-LRB-", "B-PER"]
     gold = [source.choices(labels, k=source.randint(1, 9)) for _ in range(500)]
-    predicted = [spoil(source, tags, labels, 0.4) for tags in gold]
+    predicted = [corrupt(source, tags, labels, 0.4) for tags in gold]
     metric = measured(gold, predicted, labels, "none", mode)
     values = metric.compute()
     pairs = [

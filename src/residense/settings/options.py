@@ -23,6 +23,7 @@ from residense.callbacks.ema import EMA
 from residense.data.module import TextDataModule
 from residense.data.vocabulary import Vocabulary
 from residense.errors import UsageError
+from residense.messages import program
 from residense.settings import trust
 from residense.settings.arguments import arrange
 from residense.settings.parser import Parser, with_source
@@ -105,7 +106,7 @@ class Options(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"usage": f"main.py {command} [OPTION ...]", "description": None},
+            parser_kwargs={"usage": f"{program()} {command} [OPTION ...]", "description": None},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=self.arranged,

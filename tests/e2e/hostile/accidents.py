@@ -173,7 +173,7 @@ ACCIDENTS: list[Callable[[random.Random, bytes], bytes]] = [
 ACCIDENTS += [shuffle, few, recode, ends]
 
 
-def spoiled(rng: random.Random, config: Any) -> Any:
+def corrupted(rng: random.Random, config: Any) -> Any:
     """A config in which one value is another."""
     config = copy.deepcopy(config)
     places: list[tuple[Any, Any]] = []

@@ -15,7 +15,7 @@ import yaml
 from residense.data.synthetic import Synthetic
 
 from ..commands import ROOT
-from .accidents import LASTING, VALUES, cut, flip, hole, insert, mangled, spoiled
+from .accidents import LASTING, VALUES, corrupted, cut, flip, hole, insert, mangled
 
 Command = list[str]
 LIMITS = [
@@ -149,7 +149,7 @@ def config(rng: random.Random, before: Path) -> Command:
     """A resolved config in which a value is another, or any config after an accident."""
     if rng.random() < 0.6:
         resolved = yaml.safe_load((before / "config.yaml").read_text())
-        text = yaml.safe_dump(spoiled(rng, resolved)).encode()
+        text = yaml.safe_dump(corrupted(rng, resolved)).encode()
     else:
         text = mangled(rng, rng.choice(sorted((ROOT / "configs").glob("*.yaml"))).read_bytes())
     Path("own.yaml").write_bytes(text)
@@ -201,15 +201,15 @@ USES = [
 
 def foreign(rng: random.Random, content: dict[str, Any]) -> Any:
     """What is not quite a checkpoint."""
-    kind = rng.choice(("lacks", "spoiled", "class", "weights", "code", "other"))
+    kind = rng.choice(("lacks", "corrupted", "class", "weights", "code", "other"))
     if kind == "lacks":
         content.pop(rng.choice(sorted(content)))
-    elif kind == "spoiled":
+    elif kind == "corrupted":
         for name in rng.sample(
             ("hyper_parameters", "datamodule_hyper_parameters", "vocabulary", "loops"), 1
         ):
             content[name] = (
-                spoiled(rng, content[name]) if rng.random() < 0.7 else rng.choice(VALUES)
+                corrupted(rng, content[name]) if rng.random() < 0.7 else rng.choice(VALUES)
             )
     elif kind == "class":
         name = rng.choice(
